@@ -1,0 +1,39 @@
+# Two commands for a newcomer: `make demo` (a vision and a language figure, then a page) and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+JOBS   ?= 2
+
+.PHONY: demo test lint types bench docs clean help
+
+help:            ## this list
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+# A stamp file per set-up: installing again happens only when what decides it changed.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed         ## reproduce a vision and a language figure at the mini budget, and print the page's path
+	$(BIN)/decaylab reproduce fig1 fig5 --budget mini
+
+test: $(VENV)/.installed-dev     ## the whole test suite
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(VENV)/.installed-dev     ## ruff: style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev    ## mypy, strict
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev    ## every benchmark that needs nothing from outside; each prints one ratio
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:           ## remove the environment and caches, never results
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
