@@ -1,0 +1,104 @@
+"""From settings to objects: the model, the optimizer and its decay rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decaylab import decay, models
+from decaylab.errors import DecaylabError, unknown
+from decaylab.params import roles
+from decaylab.train.config import AnyRun, LanguageModel, VisionModel
+from decaylab.train.signsgd import SignSGD
+
+LOSS_PENALTIES = {"loss-l2": 2.0, "loss-l2-half": 1.0}
+ROLES = ("matrix", "embedding", "head", "norm", "bias", "scalar")
+
+
+def vision_model(config: VisionModel, num_classes: int, in_channels: int) -> nn.Module:
+    """Build an image classifier with fresh random weights."""
+    shape = {"num_classes": num_classes, "in_channels": in_channels, "width": config.width}
+    match config.architecture:
+        case "vgg16" | "vgg16_bn":
+            return models.vgg16(batch_norm=config.architecture == "vgg16_bn", activation=config.activation, **shape)
+        case "vgg_small":
+            return models.vgg_small(activation=config.activation, **shape)
+    depth = {"resnet18": 18, "resnet34": 34, "resnet_small": "small"}[config.architecture]
+    small = {"blocks": config.blocks} if depth == "small" else {}
+    return models.preact_resnet(
+        depth=depth, scale_invariant=config.scale_invariant, activation=config.activation, **shape, **small
+    )
+
+
+def language_model(config: LanguageModel, vocab_size: int) -> nn.Module:
+    """Build a transformer with fresh random weights; the settings' own vocabulary size wins over the tokenizer's."""
+    settings = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    if (settings["vocab_size"] or vocab_size) < vocab_size:
+        raise DecaylabError(f"model.vocab_size {config.vocab_size} is below the tokenizer's {vocab_size}: raise it")
+    return models.GPT(**(settings | {"vocab_size": settings["vocab_size"] or vocab_size}))
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """An optimizer with its decay, and what the loop needs to know of them.
+
+    Attributes:
+        optimizer: The optimizer; its groups carry the decay rule's hooks.
+        decayed: The parameters that decay.
+        penalty: Factor c of a penalty in the loss whose gradient is c * w, or 0.
+    """
+
+    optimizer: torch.optim.Optimizer
+    decayed: Sequence[Tensor]
+    penalty: float
+
+
+def stepper(config: AnyRun, model: nn.Module, *, scaled: bool) -> Stepper:
+    """Build the optimizer and attach the decay rule.
+
+    Args:
+        config: The run's settings.
+        model: The model to train.
+        scaled: Whether a gradient scaler is in use: then a fused step would show scaled gradients to rules that edit
+            them, so the step is not fused.
+
+    Raises:
+        DecaylabError: An unknown role, rule or option.
+    """
+    chosen = set(ROLES) if "all" in config.decay.roles else set(config.decay.roles)
+    for role in chosen - set(ROLES):
+        raise unknown("role", role, [*ROLES, "all"])
+    role_of = roles(model)
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    decayed = [p for name, p in trainable.items() if role_of[name] in chosen]
+    ids = {id(p) for p in decayed}
+    rest = [p for p in trainable.values() if id(p) not in ids]
+    groups = [{"params": p, "decay": on} for p, on in ((decayed, True), (rest, False)) if p]
+    fused = not scaled and all(p.is_floating_point() for p in trainable.values())
+    optimizer = _optimizer(config, groups, fused=fused)
+    if config.decay.rule in LOSS_PENALTIES:
+        return Stepper(optimizer, decayed, LOSS_PENALTIES[config.decay.rule] * config.decay.weight_decay)
+    # A rule of norm control acts at weight_decay 0 too, so only the classic rules are left out there.
+    rule = decay.build(config.decay.rule, weight_decay=config.decay.weight_decay, **dict(config.decay.options))
+    if decayed and (config.decay.weight_decay or config.decay.rule not in ("l2", "decoupled")):
+        decay.attach(optimizer, rule, params=decayed)
+    return Stepper(optimizer, decayed, 0.0)
+
+
+def _optimizer(config: AnyRun, groups: list[dict[str, Any]], *, fused: bool) -> torch.optim.Optimizer:
+    settings = config.optimizer
+    match settings.name:
+        case "sgd":
+            return torch.optim.SGD(
+                groups, lr=settings.lr, momentum=settings.momentum, dampening=settings.dampening, fused=fused
+            )
+        case "adamw":
+            return torch.optim.AdamW(
+                groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=0.0, fused=fused
+            )
+        case "signsgd":
+            return SignSGD(groups, lr=settings.lr, momentum=settings.momentum)

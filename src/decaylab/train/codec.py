@@ -1,0 +1,124 @@
+"""Frozen dataclasses to JSON and back, refusing what does not belong."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from decaylab.errors import DecaylabError, unknown
+
+T = TypeVar("T")
+
+
+def encode(value: Any) -> Any:
+    """Turn a dataclass into JSON values: nested mappings, lists, numbers, strings, booleans, null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: encode(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    return [encode(v) for v in value] if isinstance(value, tuple) else value
+
+
+def changes(value: Any, base: Any) -> Any:
+    """Encode only what differs between two instances of one dataclass.
+
+    1 and 1.0 are the same setting, so whole numbers are written alike wherever they come from.
+    """
+    if dataclasses.is_dataclass(value) and type(value) is type(base):
+        pairs = ((item.name, getattr(value, item.name), getattr(base, item.name)) for item in dataclasses.fields(value))
+        return {name: changes(new, old) for name, new, old in pairs if new != old}
+    if dataclasses.is_dataclass(value):
+        return {name: _canonical(v) for name, v in encode(value).items()}
+    return _canonical(encode(value))
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_canonical(v) for v in value]
+    if isinstance(value, dict):
+        return {key: _canonical(v) for key, v in value.items()}
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    if item.default_factory is not dataclasses.MISSING:
+        return item.default_factory()
+    return item.default
+
+
+def decode(cls: type[T], content: Any, path: str = "", base: T | None = None) -> T:
+    """Build ``cls`` from JSON values.
+
+    Args:
+        cls: A dataclass.
+        content: A mapping with the fields that differ from the defaults, or all of them.
+        path: Where in the whole configuration this is, for messages.
+        base: Where the fields that are left out come from; the class's own defaults if there is none.
+
+    Raises:
+        DecaylabError: An unknown key (with near matches), a missing one, or a value of the wrong type.
+    """
+    if not isinstance(content, dict):
+        raise DecaylabError(f"{path or cls.__name__}: expected settings in braces, got {content!r}")
+    hints = get_type_hints(cls)
+    names = [item.name for item in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in content:
+        if key not in names:
+            raise unknown("setting", f"{path}{key}", [f"{path}{name}" for name in names])
+    defaults = {item.name: _default(item) for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if base is not None:
+        defaults = {name: getattr(base, name) for name in names}
+    values = {key: _decode(hints[key], value, f"{path}{key}", defaults[key]) for key, value in content.items()}
+    values = defaults | values
+    missing = [name for name, value in values.items() if value is dataclasses.MISSING]
+    if missing:
+        raise DecaylabError(f"{path}{missing[0]} is missing; give it a value")
+    return cls(**values)
+
+
+def _decode(hint: Any, value: Any, path: str, default: Any = None) -> Any:
+    origin = get_origin(hint)
+    if dataclasses.is_dataclass(hint):
+        base = default if isinstance(default, hint) else None  # type: ignore[arg-type]
+        return decode(hint, value, f"{path}.", base)  # type: ignore[arg-type]
+    if origin in (Union, types.UnionType):
+        return _decode_union(get_args(hint), value, path)
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise unknown(f"value for {path}", str(value), [str(choice) for choice in get_args(hint)])
+        return value
+    if origin is tuple:
+        return _decode_tuple(get_args(hint), value, path)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise DecaylabError(f"{path} must be {hint.__name__}, not {value!r}")
+
+
+def _decode_union(choices: tuple[Any, ...], value: Any, path: str) -> Any:
+    if value is None and type(None) in choices:
+        return None
+    # An exact type first, so that a whole number stays one where both int and float are allowed.
+    for choice in choices:
+        if isinstance(choice, type) and type(value) is choice:
+            return value
+    errors = []
+    for choice in choices:
+        if choice is not type(None):
+            try:
+                return _decode(choice, value, path)
+            except DecaylabError as error:
+                errors.append(error)
+    raise errors[0]
+
+
+def _decode_tuple(items: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise DecaylabError(f"{path} must be a list, not {value!r}")
+    if len(items) == 2 and items[1] is Ellipsis:
+        return tuple(_decode(items[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+    if len(items) != len(value):
+        raise DecaylabError(f"{path} must have {len(items)} entries, not {len(value)}")
+    return tuple(_decode(item, v, f"{path}[{i}]") for i, (item, v) in enumerate(zip(items, value, strict=True)))

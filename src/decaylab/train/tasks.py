@@ -1,0 +1,220 @@
+"""What the two kinds of run do differently: the batch of a step, its loss, and an evaluation.
+
+The data of a step depends on the run's seed and the step alone, so a resumed run sees what it would have seen, and runs
+that share a seed see the same order whatever their learning rate or decay.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from decaylab import data
+from decaylab.train.averaging import evaluating
+from decaylab.train.build import language_model, vision_model
+from decaylab.train.config import AnyRun, LanguageRun, VisionRun
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Task(Protocol):
+    """A model with its data: everything the loop needs to know about what is trained."""
+
+    model: nn.Module
+    total_steps: int
+    steps_per_epoch: int | None
+    evaluate_every: int
+    snapshots_every: int
+    examples_per_step: int
+
+    def batches(self, step: int) -> list[Batch]:
+        """Return the micro-batches of a step, inputs and targets on the device."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the mean loss of a batch, a scalar."""
+        ...
+
+    def evaluate(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the metrics of a model as scalars on the device; its mode and the random state stay as they are."""
+        ...
+
+    def recalibrate(self, model: nn.Module) -> None:
+        """Compute the statistics of BatchNorm anew from the training set."""
+        ...
+
+    def fixed_batches(self, points: int) -> list[Batch]:
+        """Return the same training points at every call, for curvature."""
+        ...
+
+
+def build_task(config: AnyRun, device: torch.device) -> Task:
+    """Load the data and build the model of a run.
+
+    Raises:
+        DecaylabError: The data is missing (the message names the command that gets it) or damaged.
+    """
+    if isinstance(config, VisionRun):
+        return VisionTask(config, device)
+    return LanguageTask(config, device)
+
+
+class VisionTask:
+    """Image classification: the whole data set lies on the device as tensors.
+
+    An epoch is a fresh permutation; the last batch of an epoch may be smaller.
+    """
+
+    def __init__(self, config: VisionRun, device: torch.device) -> None:
+        self._config = config
+        source = config.data
+        images = data.vision(
+            source.dataset, train_size=source.train_size, label_noise=source.label_noise, seed=source.seed
+        )
+        layout = torch.channels_last if images.train_x.shape[-1] > 1 else torch.contiguous_format
+        self._train_x = images.train_x.to(device).contiguous(memory_format=layout)
+        self._test_x = images.test_x.to(device).contiguous(memory_format=layout)
+        self._train_y, self._test_y = images.train_y.to(device), images.test_y.to(device)
+        model = vision_model(config.model, images.num_classes, self._train_x.shape[1])
+        self.model: nn.Module = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        self._size = len(self._train_y)
+        self.steps_per_epoch: int | None = math.ceil(self._size / config.batch_size)
+        self.total_steps = config.epochs * self.steps_per_epoch
+        self.evaluate_every = config.evaluation.every * self.steps_per_epoch
+        self.snapshots_every = config.snapshots_every * self.steps_per_epoch
+        self.examples_per_step = config.batch_size
+        self._generator = torch.Generator()
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.long))
+        self._device = device
+
+    def batches(self, step: int) -> list[Batch]:
+        """Return the micro-batches of a step: images (B, C, H, W) and labels (B,)."""
+        epoch, within = divmod(step, self.steps_per_epoch or 1)
+        if self._order[0] != epoch:
+            self._generator.manual_seed(_mix(self._config.seed, epoch))
+            self._order = (epoch, torch.randperm(self._size, generator=self._generator).to(self._device))
+        chosen = self._order[1][within * self._config.batch_size : (within + 1) * self._config.batch_size]
+        x, y = self._train_x[chosen], self._train_y[chosen]
+        if self._config.data.augment:
+            self._generator.manual_seed(_mix(self._config.seed, self.total_steps + step))
+            x = data.augment(x, self._generator)
+        parts = min(self._config.accumulation, len(y))
+        return list(zip(x.chunk(parts), y.chunk(parts), strict=True)) if parts > 1 else [(x, y)]
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy."""
+        logits = model(batch[0])
+        return functional.cross_entropy(logits.float(), batch[1])
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return cross-entropy and share of errors on the training and the test set."""
+        metrics = {}
+        with evaluating(model):
+            for split, x, y in (("train", self._train_x, self._train_y), ("test", self._test_x, self._test_y)):
+                loss, errors = torch.zeros((), device=x.device), torch.zeros((), device=x.device)
+                size = self._config.evaluation.batch_size
+                for images, labels in zip(x.split(size), y.split(size), strict=True):
+                    logits = model(images).float()
+                    loss += functional.cross_entropy(logits, labels, reduction="sum")
+                    errors += (logits.argmax(1) != labels).sum()
+                metrics[f"{split}/loss"], metrics[f"{split}/error"] = loss / len(y), errors / len(y)
+        return metrics
+
+    @torch.no_grad()
+    def recalibrate(self, model: nn.Module) -> None:
+        """Set the statistics of BatchNorm to their plain mean over the training set."""
+        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+        if not norms:
+            return
+        modes = [(m, m.training) for m in model.modules()]
+        momenta = [m.momentum for m in norms]
+        model.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # cumulative mean
+            norm.train()
+        for images in self._train_x.split(self._config.evaluation.batch_size):
+            model(images)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, training in modes:
+            module.training = training
+
+    def fixed_batches(self, points: int) -> list[Batch]:
+        """Return up to ``points`` training points, as near as can be the same number of each class, in data order."""
+        classes = int(self._train_y.max()) + 1
+        share = math.ceil(points / classes)
+        chosen = torch.cat([torch.nonzero(self._train_y == c).flatten()[:share] for c in range(classes)])
+        chosen = chosen.sort().values[:points] if len(chosen) > points else chosen.sort().values
+        x, y = self._train_x[chosen], self._train_y[chosen]
+        size = min(self._config.evaluation.batch_size, 250)
+        return list(zip(x.split(size), y.split(size), strict=True))
+
+
+class LanguageTask:
+    """Next-token prediction on one stream of tokens, sequences drawn with replacement as in nanoGPT."""
+
+    def __init__(self, config: LanguageRun, device: torch.device) -> None:
+        self._config = config
+        stream = data.text(config.data.corpus, config.data.tokenizer)
+        context = config.model.context
+        self._train = data.sampling.Sequences(stream.train, context, device, limit=config.data.train_tokens)
+        self._val = data.sampling.Sequences(stream.val, context, device)
+        self.model: nn.Module = language_model(config.model, stream.vocab_size).to(device)
+        self.steps_per_epoch: int | None = None
+        self.total_steps = config.steps
+        self.evaluate_every = config.evaluation.every
+        self.snapshots_every = config.snapshots_every
+        self.examples_per_step = config.batch_size * context
+        # Evaluation batches depend on the data alone: every run, whatever its seed, is measured on the same text.
+        count, size = config.evaluation.batches, config.evaluation.batch_size
+        self._fixed = {
+            split: [sequences.batch(size, seed=_mix(number, index)) for index in range(count)]
+            for number, (split, sequences) in enumerate((("train", self._train), ("val", self._val)), start=1)
+        }
+
+    def batches(self, step: int) -> list[Batch]:
+        """Return the micro-batches of a step: tokens (B, T) and the tokens that follow (B, T)."""
+        x, y = self._train.batch(self._config.batch_size, seed=_mix(self._config.seed, step))
+        parts = self._config.accumulation
+        return list(zip(x.chunk(parts), y.chunk(parts), strict=True)) if parts > 1 else [(x, y)]
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy a token, in nats."""
+        logits = model(batch[0])
+        return functional.cross_entropy(logits.float().flatten(0, 1), batch[1].flatten())
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the loss on fixed training and validation batches, and their difference."""
+        metrics = {}
+        with evaluating(model):
+            for split, batches in self._fixed.items():
+                total = torch.zeros((), device=batches[0][0].device)
+                for batch in batches:
+                    total += self.loss(model, batch)
+                metrics[f"{split}/loss"] = total / len(batches)
+        metrics["gap"] = metrics["val/loss"] - metrics["train/loss"]
+        return metrics
+
+    def recalibrate(self, model: nn.Module) -> None:
+        """Do nothing: layer norms keep no statistics."""
+
+    def fixed_batches(self, points: int) -> list[Batch]:
+        """Return as many fixed training batches as hold ``points`` sequences."""
+        size = self._config.evaluation.batch_size
+        return self._fixed["train"][: math.ceil(points / size)]
+
+
+def _mix(seed: int, counter: int) -> int:
+    """Return a 63-bit seed for one (seed, counter) pair; splitmix64, so that neighbours have nothing in common."""
+    mask = 2**64 - 1
+    z = (seed * 0x9E3779B97F4A7C15 + counter * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return (z ^ (z >> 31)) >> 1
