@@ -44,7 +44,7 @@ def _imports(path: Path) -> set[str]:
             names = [f"{module}.{alias.name}" for alias in node.names] if module == "decaylab" else [module]
         else:
             continue
-        found |= {name.split(".")[1] for name in names if name.startswith("decaylab.")}
+        found |= {name.split(".")[1] for name in names if name.startswith("decaylab.") and "__" not in name}
     return found
 
 

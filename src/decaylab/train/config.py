@@ -337,7 +337,7 @@ def from_dict(content: dict[str, Any]) -> AnyRun:
     content = dict(content)
     name = content.pop("kind", None)
     if name not in KINDS:
-        raise DecaylabError(f"a run needs \"kind\": \"vision\" or \"language\", not {name!r}")
+        raise DecaylabError(f'a run needs "kind": "vision" or "language", not {name!r}')
     written = content.pop("format", FORMAT)
     if written != FORMAT:
         raise DecaylabError(f"this run was written in format {written}; this version reads format {FORMAT}")

@@ -113,9 +113,7 @@ class _Training:
         self.averages = WeightAverages(config.averages, self.model, self.total)
         self.shadow: nn.Module | None = None
         self.forward: nn.Module = torch.compile(self.model) if config.compile else self.model  # type: ignore[assignment]
-        self.probes = probes.ProbeRunner(
-            config.probes.names, self.model, self.optimizer, every=config.probes.every
-        )
+        self.probes = probes.ProbeRunner(config.probes.names, self.model, self.optimizer, every=config.probes.every)
         self.watch = DivergenceWatch(config.divergence)
         self.loss_sum = torch.zeros((), device=device)
         self.loss_count = 0

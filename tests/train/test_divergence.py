@@ -1,0 +1,49 @@
+import math
+
+import pytest
+
+from decaylab.train.config import Divergence
+from decaylab.train.divergence import DivergenceWatch
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_not_a_number_always_counts(loss):
+    assert "step 7" in DivergenceWatch(Divergence()).see(7, loss)
+
+
+def _feed(losses, config):
+    watch = DivergenceWatch(config)
+    for step, loss in enumerate(losses):
+        if reason := watch.see(step, loss):
+            return step, reason, watch
+    return None, None, watch
+
+
+def test_a_spike_that_comes_back_is_only_counted():
+    losses = [3.0] * 20 + [9.0] * 5 + [3.0] * 60
+    step, _, watch = _feed(losses, Divergence(rise=1.0, patience=50))
+    assert step is None
+    assert watch.spikes == 1
+
+
+def test_a_spike_that_stays_is_a_divergence():
+    step, reason, _ = _feed([3.0] * 20 + [9.0] * 100, Divergence(rise=1.0, patience=50))
+    assert 70 <= step <= 75
+    assert "did not come back" in reason
+
+
+def test_without_a_rise_only_nan_counts():
+    assert _feed([3.0] * 5 + [1e9] * 200, Divergence())[0] is None
+
+
+def test_state_goes_round():
+    config = Divergence(rise=1.0, patience=30)
+    losses = [3.0] * 20 + [9.0] * 60
+    one, two = DivergenceWatch(config), None
+    for step, loss in enumerate(losses):
+        if step == 25:
+            two = DivergenceWatch(config)
+            two.load_state_dict(one.state_dict())
+        first = one.see(step, loss)
+        if two is not None:
+            assert two.see(step, loss) == first
