@@ -9,8 +9,8 @@ def he_(model: nn.Module) -> None:
     """Draw the weights of every convolution and linear map from N(0, 2 / fan) in place; biases become zero.
 
     The fan of a convolution is its number of outgoing connections, which keeps the variance of the gradients (He et al.
-    2015, equation 14); the fan of a linear map is its number of inputs, which keeps the variance of the logits (equation
-    10) however few classes there are. Normalisations start at gain one and bias zero, as torch makes them.
+    2015, equation 14); the fan of a linear map is its number of inputs, which keeps the variance of the logits
+    (equation 10) however few classes there are. Normalisations start at gain one and bias zero, as torch makes them.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

@@ -5,17 +5,21 @@ Shapes: images (N, C, S, S) in, logits (N, classes) out.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from decaylab.errors import DecaylabError
 from decaylab.models.initialisation import he_
 
+_ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
+
 
 class VGG(nn.Module):
     """A VGG (Simonyan and Zisserman 2015) whose poolings bring the image down to one position.
 
-    Stages of 3x3 convolutions with ReLU, each stage ended by a 2x2 max-pooling, then a classifier of linear maps with
-    ReLU in between. All maps have biases. He initialisation.
+    Stages of 3x3 convolutions with an activation, each stage ended by a 2x2 max-pooling, then a classifier of linear maps
+    with activations in between. All maps have biases. He initialisation.
 
     Args:
         stages: For each stage, the output channels of its convolutions; the images are 2**len(stages) wide.
@@ -23,6 +27,10 @@ class VGG(nn.Module):
         num_classes: Number of logits.
         in_channels: Colours of the images.
         batch_norm: Normalise the output of every convolution.
+        activation: ``"relu"`` or ``"gelu"``.
+
+    Raises:
+        DecaylabError: For an unknown activation.
     """
 
     def __init__(
@@ -33,8 +41,12 @@ class VGG(nn.Module):
         num_classes: int,
         in_channels: int,
         batch_norm: bool,
+        activation: Literal["relu", "gelu"] = "relu",
     ) -> None:
         super().__init__()
+        if activation not in _ACTIVATIONS:
+            raise DecaylabError(f"activation must be one of {', '.join(_ACTIVATIONS)}, not {activation!r}")
+        act = _ACTIVATIONS[activation]
         self.image_size = 2 ** len(stages)
         layers: list[nn.Module] = []
         channels = in_channels
@@ -43,13 +55,13 @@ class VGG(nn.Module):
                 layers.append(nn.Conv2d(channels, out, 3, padding=1))
                 if batch_norm:
                     layers.append(nn.BatchNorm2d(out))
-                layers.append(nn.ReLU())
+                layers.append(act())
                 channels = out
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         hidden: list[nn.Module] = []
         for _ in range(num_hidden):
-            hidden += [nn.Linear(channels, channels), nn.ReLU()]
+            hidden += [nn.Linear(channels, channels), act()]
         self.classifier = nn.Sequential(*hidden, nn.Linear(channels, num_classes))
         he_(self)
 
@@ -69,7 +81,13 @@ class VGG(nn.Module):
         return self.classifier(self.features(x).flatten(1))
 
 
-def vgg16(num_classes: int = 10, in_channels: int = 3, batch_norm: bool = False, width: int = 64) -> VGG:
+def vgg16(
+    num_classes: int = 10,
+    in_channels: int = 3,
+    batch_norm: bool = False,
+    width: int = 64,
+    activation: Literal["relu", "gelu"] = "relu",
+) -> VGG:
     """Build VGG-16 (configuration D) for 32x32 images.
 
     Thirteen convolutions of ``width`` times 1, 2, 4, 8, 8 channels and a classifier of three linear maps of width 8
@@ -77,15 +95,35 @@ def vgg16(num_classes: int = 10, in_channels: int = 3, batch_norm: bool = False,
     """
     w = width
     stages = ((w,) * 2, (2 * w,) * 2, (4 * w,) * 3, (8 * w,) * 3, (8 * w,) * 3)
-    return VGG(stages, num_hidden=2, num_classes=num_classes, in_channels=in_channels, batch_norm=batch_norm)
+    return VGG(
+        stages,
+        num_hidden=2,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        batch_norm=batch_norm,
+        activation=activation,
+    )
 
 
-def vgg_small(num_classes: int = 10, in_channels: int = 1, batch_norm: bool = False, width: int = 8) -> VGG:
+def vgg_small(
+    num_classes: int = 10,
+    in_channels: int = 1,
+    batch_norm: bool = False,
+    width: int = 8,
+    activation: Literal["relu", "gelu"] = "relu",
+) -> VGG:
     """Build the small relative of VGG-16 for 8x8 images.
 
-    Six convolutions of ``width`` times 1, 2, 4 channels and a classifier of two linear maps; 19,426 parameters at width 8
-    with one input channel and ten classes.
+    Six convolutions of ``width`` times 1, 2, 4 channels and a classifier of two linear maps; 19,426 parameters at
+    width 8 with one input channel and ten classes.
     """
     w = width
     stages = ((w,) * 2, (2 * w,) * 2, (4 * w,) * 2)
-    return VGG(stages, num_hidden=1, num_classes=num_classes, in_channels=in_channels, batch_norm=batch_norm)
+    return VGG(
+        stages,
+        num_hidden=1,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        batch_norm=batch_norm,
+        activation=activation,
+    )
