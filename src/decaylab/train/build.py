@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,16 @@ def vision_model(config: VisionModel, num_classes: int, in_channels: int) -> nn.
             return models.vgg16(batch_norm=config.architecture == "vgg16_bn", activation=config.activation, **shape)
         case "vgg_small":
             return models.vgg_small(activation=config.activation, **shape)
-    depth = {"resnet18": 18, "resnet34": 34, "resnet_small": "small"}[config.architecture]
-    small = {"blocks": config.blocks} if depth == "small" else {}
-    return models.preact_resnet(
-        depth=depth, scale_invariant=config.scale_invariant, activation=config.activation, **shape, **small
-    )
+        case "resnet_small":
+            return models.preact_resnet(
+                "small",
+                scale_invariant=config.scale_invariant,
+                activation=config.activation,
+                blocks=config.blocks,
+                **shape,
+            )
+    depth: Literal[18, 34] = 18 if config.architecture == "resnet18" else 34
+    return models.preact_resnet(depth, scale_invariant=config.scale_invariant, activation=config.activation, **shape)
 
 
 def language_model(config: LanguageModel, vocab_size: int) -> nn.Module:
