@@ -1,0 +1,184 @@
+"""What a probe may look at: one recorded step, as a frozen object of tensors that nobody writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from decaylab.probes.rates import Rates
+from decaylab.probes.twin import evaluation_twin
+
+if TYPE_CHECKING:
+    from decaylab.probes.microbatch import Microbatches
+
+# loss_fn(model, batch) -> mean loss over the batch's examples, a scalar tensor
+LossFunction: TypeAlias = Callable[[nn.Module, Any], Tensor]
+Measurement: TypeAlias = "dict[str, Tensor | float]"
+
+
+class Probe(Protocol):
+    """What every probe is: a frozen dataclass with a name, its needs and one method.
+
+    Attributes:
+        name: The name of its row in the table.
+        needs: What it reads besides the weights, see `decaylab.probes.table.ProbeRow`.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name of its row in the table."""
+        ...
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it reads besides the weights."""
+        ...
+
+    def measure(self, context: Context) -> Measurement:
+        """Read the context and return keys and values; values stay on the device (0-d tensors) or are floats."""
+        ...
+
+
+def tensor_norms(tensors: Sequence[Tensor], order: float = 2.0) -> Tensor:
+    """Norm of every tensor, without a device sync.
+
+    Args:
+        tensors: Any shapes; half precision is accumulated in float32; sharded tensors give their global norm.
+        order: 2 for the Euclidean (Frobenius) norm, ``inf`` for the largest absolute entry.
+
+    Returns:
+        Shape ``(len(tensors),)``, float64 (float32 where the device has no float64).
+    """
+    if not tensors:
+        return torch.zeros(0, dtype=torch.float64)
+    low = any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors)
+    found = torch._foreach_norm(list(tensors), order, dtype=torch.float32 if low else None)
+    norms = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in found]  # DTensor: a partial sum until here
+    device = norms[0].device
+    return torch.stack([n.to(device=device, dtype=accurate(device)) for n in norms])
+
+
+def accurate(device: torch.device) -> torch.dtype:
+    """The widest float type of the device: float64, or float32 on MPS."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """One recorded step, or a model by itself (then everything about a step is absent).
+
+    Vectors over parameters have one entry per name, in the order of ``names``.
+
+    Attributes:
+        step: Index of the step.
+        model: The model itself, unwrapped. Run `evaluation_model` instead of it.
+        parameters: Name to weights after the step, detached.
+        roles: Name to role (``"matrix"``, ``"embedding"``, ``"head"``, ``"norm"``, ``"bias"``, ``"scalar"``).
+        gradients: Name to gradient as the optimizer applied it (unscaled, accumulated, clipped); names without a
+            gradient are missing. None when there was no step.
+        previous: Name to weights before the step. None unless a probe needs them.
+        optimizer: The optimizer; probes read its state.
+        rates: Learning rate, decay and shrink rate in force, one entry per name. None without an optimizer.
+        passed: Accumulated sum of the shrink rates over all steps so far, one entry per name.
+        microbatches: What the hooks saw of every backward pass of this step, see `decaylab.probes.microbatch`.
+        loss_fn: ``loss_fn(model, batch)``, the mean loss of a batch.
+        batches: Batches for probes that run the model. Same batches every time, so that records are comparable.
+    """
+
+    step: int
+    model: nn.Module
+    parameters: Mapping[str, Tensor]
+    roles: Mapping[str, str]
+    gradients: Mapping[str, Tensor] | None = None
+    previous: Mapping[str, Tensor] | None = None
+    optimizer: torch.optim.Optimizer | None = None
+    rates: Rates | None = None
+    passed: Tensor | None = None
+    microbatches: Microbatches | None = None
+    loss_fn: LossFunction | None = None
+    batches: Iterable[Any] = ()
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters, in the order of every vector."""
+        return tuple(self.parameters)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the vectors live: the device of the first parameter."""
+        return next(iter(self.parameters.values())).device
+
+    @cached_property
+    def evaluation_model(self) -> nn.Module:
+        """The model in eval mode as a twin that shares its tensors: running it leaves the model alone."""
+        return evaluation_twin(self.model)
+
+    @cached_property
+    def weight_norms(self) -> Tensor:
+        """Norm of each parameter after the step, shape (P,)."""
+        return tensor_norms(list(self.parameters.values()))
+
+    @cached_property
+    def previous_norms(self) -> Tensor | None:
+        """Norm of each parameter before the step, shape (P,)."""
+        return None if self.previous is None else tensor_norms(list(self.previous.values()))
+
+    @cached_property
+    def updates(self) -> Mapping[str, Tensor] | None:
+        """Name to weights after minus weights before the step, decay included."""
+        if self.previous is None:
+            return None
+        new, old = list(self.parameters.values()), list(self.previous.values())
+        return dict(zip(self.names, torch._foreach_sub(new, old), strict=True))
+
+    @cached_property
+    def update_norms(self) -> Tensor | None:
+        """Norm of each parameter's update, shape (P,)."""
+        return None if self.updates is None else tensor_norms(list(self.updates.values()))
+
+    @cached_property
+    def gradient_norms(self) -> Tensor | None:
+        """Norm of each parameter's gradient, shape (P,); 0 where there is none."""
+        return self.over_names(self.gradients) if self.gradients else None
+
+    def over_names(self, tensors: Mapping[str, Tensor], order: float = 2.0) -> Tensor:
+        """Norms of ``tensors`` as a vector over all names, 0 for names that are missing."""
+        norms = tensor_norms(list(tensors.values()), order).to(self.device)
+        if len(tensors) == len(self.names):
+            return norms
+        at = torch.tensor([i for i, name in enumerate(self.names) if name in tensors], device=self.device)
+        return torch.zeros(len(self.names), dtype=norms.dtype, device=self.device).index_copy(0, at, norms)
+
+    @cached_property
+    def role_index(self) -> Mapping[str, Tensor]:
+        """Role to positions of its parameters; only roles that the model has."""
+        places: dict[str, list[int]] = {}
+        for i, name in enumerate(self.names):
+            places.setdefault(self.roles[name], []).append(i)
+        return {role: torch.tensor(at, device=self.device) for role, at in places.items()}
+
+    def split(self, key: str, vector: Tensor, reduce: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """Reduce a vector over parameters in total and by role.
+
+        Args:
+            key: Key of the total; a role's key is ``key/role``.
+            vector: Shape (P,) or (P, K).
+            reduce: Maps the rows of some parameters to one value.
+
+        Returns:
+            ``{key: ..., key/role: ...}``.
+        """
+        out = {key: reduce(vector)}
+        for role, at in self.role_index.items():
+            out[f"{key}/{role}"] = reduce(vector[at])
+        return out
+
+
+def root_sum_square(norms: Tensor) -> Tensor:
+    """Norm of the concatenation of tensors whose norms are given."""
+    return norms.square().sum().sqrt()

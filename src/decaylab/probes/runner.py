@@ -1,0 +1,220 @@
+"""When are probes read during training, and how do their numbers leave the device?"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from decaylab.errors import DecaylabError
+from decaylab.probes.context import Context, LossFunction, Measurement, Probe, accurate
+from decaylab.probes.microbatch import MicrobatchHooks
+from decaylab.probes.rates import GroupRates, Scalar, group_rates, inner_optimizer, spread, spread_column
+from decaylab.probes.table import rows
+from decaylab.probes.twin import unwrap
+
+
+def make(names: Iterable[str | Probe], seed: int | None = None) -> list[Probe]:
+    """Make probes from their names.
+
+    Args:
+        names: Names from the table, or probes that are made already (with settings of their own).
+        seed: Seed for those that draw random numbers; None leaves their own.
+
+    Returns:
+        The probes, in the order given, a repeated name once.
+    """
+    found: dict[str, Probe] = {}
+    for name in names:
+        if isinstance(name, str):
+            row = rows([name])[0]
+            module, cls = row.path.split(":")
+            probe: Probe = getattr(importlib.import_module(module), cls)()
+            if seed is not None and any(item.name == "seed" for item in fields(probe)):  # type: ignore[arg-type]
+                probe = replace(probe, seed=seed)  # type: ignore[type-var]
+        else:
+            probe = name
+        found.setdefault(probe.name, probe)
+    return list(found.values())
+
+
+def to_floats(measured: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """Bring measured values to the host with one wait for the device, however many there are."""
+    tensors = {key: value.detach() for key, value in measured.items() if isinstance(value, Tensor)}
+    numbers: list[float] = []
+    if tensors:
+        device = next(iter(tensors.values())).device
+        wide = accurate(device)
+        numbers = torch.stack([t.to(device=device, dtype=wide) for t in tensors.values()]).tolist()
+    read = dict(zip(tensors, numbers, strict=True))
+    return {key: read[key] if key in read else float(value) for key, value in measured.items()}
+
+
+class ProbeRunner:
+    """Reads probes every so many optimizer steps, around the step.
+
+    It only reads: with and without it the weights are bit-equal. Weights are copied only before a step that is
+    recorded, and only if a probe compares them.
+
+    Attributes:
+        probes: The probes.
+        every: Steps between two records.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str | Probe],
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        every: int = 50,
+        loss_fn: LossFunction | None = None,
+        batches: Sequence[Any] | None = None,
+        roles: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Prepare to read ``names`` from ``model`` and ``optimizer``.
+
+        Args:
+            names: Names from the table, or probes.
+            model: The model; wrappers (compiled, data parallel) are taken off.
+            optimizer: The optimizer that steps it.
+            every: A record is due at steps divisible by this.
+            loss_fn: ``loss_fn(model, batch)``, for probes that run the model.
+            batches: Their batches.
+            roles: Overrides of parameter roles, see `decaylab.params.roles`.
+
+        Raises:
+            DecaylabError: Unknown probe, ``every`` below 1, a probe that needs a loss without one, or a parameter
+                without a role.
+        """
+        from decaylab.params import roles as find_roles
+
+        if every < 1:
+            raise DecaylabError(f"every must be at least 1, got {every}")
+        self.probes, self.every = make(names), every
+        self._needs = frozenset().union(*(probe.needs for probe in self.probes))
+        if "loss" in self._needs and (loss_fn is None or batches is None):
+            lacking = [probe.name for probe in self.probes if "loss" in probe.needs]
+            raise DecaylabError(f"the probe {lacking[0]!r} runs the model: give loss_fn= and batches=")
+        self._loss_fn, self._batches = loss_fn, batches if batches is not None else ()
+        self._model, self._optimizer = unwrap(model), inner_optimizer(optimizer)
+        known = find_roles(self._model, roles) if self.probes else {}
+        everything = dict(self._model.named_parameters())
+        self._parameters = {name: everything[name] for name in known if everything[name].requires_grad}
+        self._roles = {name: known[name] for name in self._parameters}
+        self._passed: list[Scalar] = []
+        self._rates: list[GroupRates] = []
+        self._previous: dict[str, Tensor] | None = None
+        self._ready: int | None = None
+        self._stepped = False
+        self._handle = self._optimizer.register_step_post_hook(self._note_step) if self.probes else None
+        self._microbatches = MicrobatchHooks(self._parameters) if "microbatches" in self._needs else None
+        if self._microbatches is not None:
+            self._microbatches.arm()
+
+    def due(self, step: int) -> bool:
+        """Whether ``step`` is recorded."""
+        return bool(self._parameters) and step % self.every == 0
+
+    @torch.no_grad()
+    def before_step(self, step: int) -> None:
+        """Call right before the optimizer steps.
+
+        Args:
+            step: Index of this step, counted by the caller.
+        """
+        if not self._parameters:
+            return
+        self._rates = [group_rates(self._optimizer, group) for group in self._optimizer.param_groups]
+        self._ready, self._stepped = step, False
+        self._previous = None
+        if self.due(step) and "previous" in self._needs:
+            self._previous = {name: p.detach().clone() for name, p in self._parameters.items()}
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> dict[str, float] | None:
+        """Call right after the optimizer stepped, while the gradients are still there.
+
+        Args:
+            step: The index given to `before_step`.
+
+        Returns:
+            Keys and numbers if a record is due, else None. None too if the optimizer took no step since `before_step`
+            (a gradient scaler called it off).
+        """
+        ready, stepped = self._ready, self._stepped
+        self._ready, self._stepped = None, False
+        if ready != step or not stepped:
+            return None
+        self._count()
+        measured = None
+        if self.due(step):
+            context = self._context(step)
+            values: Measurement = {}
+            for probe in self.probes:
+                values |= probe.measure(context)
+            measured = to_floats(values)
+            self._previous = None
+        if self._microbatches is not None:
+            self._microbatches.disarm()
+            if self.due(step + 1):
+                self._microbatches.arm()
+        return measured
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive an interruption: how many timescales of decay have passed, by param group."""
+        return {"passed": [float(x) for x in self._passed]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self._passed = [float(x) for x in state["passed"]]
+
+    def close(self) -> None:
+        """Remove every hook from parameters and optimizer."""
+        if self._handle is not None:
+            self._handle.remove()
+        if self._microbatches is not None:
+            self._microbatches.disarm()
+
+    def _note_step(self, *_: Any) -> None:
+        self._stepped = True
+
+    def _count(self) -> None:
+        """Add this step's shrink rates; none where a fused kernel was told to skip the step."""
+        while len(self._passed) < len(self._rates):
+            self._passed.append(0.0)  # groups can be added while training
+        stopped = getattr(self._optimizer, "found_inf", None)
+        for i, rates in enumerate(self._rates):
+            shrink = rates.shrink
+            if not isinstance(shrink, Tensor) and math.isnan(shrink):
+                continue
+            if isinstance(stopped, Tensor):
+                shrink = shrink * (1.0 - stopped.detach().reshape(()).to(torch.float64))
+            self._passed[i] = self._passed[i] + shrink
+
+    def _context(self, step: int) -> Context:
+        groups = self._optimizer.param_groups
+        place = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
+        first = next(iter(self._parameters.values()))
+        at = torch.tensor([place.get(id(p), len(groups)) for p in self._parameters.values()], device=first.device)
+        wide = accurate(first.device)
+        return Context(
+            step=step,
+            model=self._model,
+            parameters={name: p.detach() for name, p in self._parameters.items()},
+            roles=self._roles,
+            gradients={name: p.grad.detach() for name, p in self._parameters.items() if p.grad is not None},
+            previous=self._previous,
+            optimizer=self._optimizer,
+            rates=spread(self._rates, at, first.device, wide),
+            passed=spread_column([*self._passed, 0.0], at, first.device, wide),
+            microbatches=self._microbatches.seen() if self._microbatches is not None else None,
+            loss_fn=self._loss_fn,
+            batches=self._batches,
+        )
