@@ -18,8 +18,8 @@ _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 class VGG(nn.Module):
     """A VGG (Simonyan and Zisserman 2015) whose poolings bring the image down to one position.
 
-    Stages of 3x3 convolutions with an activation, each stage ended by a 2x2 max-pooling, then a classifier of linear maps
-    with activations in between. All maps have biases. He initialisation.
+    Stages of 3x3 convolutions with an activation, each stage ended by a 2x2 max-pooling, then a classifier of linear
+    maps with activations in between. All maps have biases. He initialisation.
 
     Args:
         stages: For each stage, the output channels of its convolutions; the images are 2**len(stages) wide.

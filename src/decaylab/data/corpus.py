@@ -1,0 +1,171 @@
+"""Which text makes a corpus, in which order: Python's own standard library, or a folder of text files.
+
+A corpus is a fixed sequence of documents. Where it brings no split of its own, every document is cut into pieces of
+about 8 kilobytes at line breaks, and one piece in twenty is for validation: both sides then have the same distribution,
+so that the difference of the losses is generalisation and not a difference of topics. The choice hangs on the
+document's name and the piece's number alone, so adding a document moves nothing else to the other side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from decaylab.errors import DecaylabError, unknown
+
+END_OF_TEXT = "<|endoftext|>"
+_ONE_IN = 20
+_PIECE = 8192
+# Not part of the library proper: installed packages, tests (large, and hardly code people write), build leftovers.
+_LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "_bundled"}
+_LEFT_OUT_PREFIXES = ("config-", "_sysconfigdata", "_sysconfig_vars")
+_TEXT_SUFFIXES = {".txt", ".text", ".md", ".rst", ".py", ".tex", ".csv", ".json", ".html", ".xml", ".c", ".h", ".js"}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The files of a corpus.
+
+    Attributes:
+        name: What the person called it.
+        root: Folder of the files.
+        files: Names of the files relative to ``root``, in order.
+        split: ``"folders"`` where the subfolders ``train`` and ``val`` are the split, ``"pieces"`` otherwise.
+        version: Where the text comes from, for the record.
+    """
+
+    name: str
+    root: Path
+    files: tuple[str, ...]
+    split: Literal["folders", "pieces"]
+    version: str
+
+    def documents(self, side: Literal["train", "val"]) -> Iterator[bytes]:
+        """Yield the text of one side of the split as UTF-8, one unbroken stretch of a document at a time.
+
+        A file is one document, or several where a line is exactly ``<|endoftext|>``.
+
+        Raises:
+            DecaylabError: For a file that is not UTF-8 text.
+        """
+        for name in self.files:
+            if self.split == "folders":
+                if name.startswith(f"{side}/"):
+                    yield from self._read(name)
+                continue
+            for number, document in enumerate(self._read(name)):
+                yield from _stretches(document, f"{name} {number}", side == "val")
+
+    def _read(self, name: str) -> Iterator[bytes]:
+        content = (self.root / name).read_bytes()
+        try:
+            content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DecaylabError(
+                f"{self.root / name} is not text: expected UTF-8 ({error.reason} at byte {error.start})"
+            ) from error
+        separator = END_OF_TEXT.encode()
+        if separator not in content:
+            yield content
+            return
+        lines: list[bytes] = []
+        for line in content.splitlines(keepends=True):
+            if line.strip() == separator:
+                yield b"".join(lines)
+                lines = []
+            else:
+                lines.append(line)
+        yield b"".join(lines)
+
+    def digest(self) -> str:
+        """Return a hash (64 hex digits) of every name and byte of the corpus, and of the kind of split."""
+        digest = hashlib.sha256(f"{self.split} {_ONE_IN} {_PIECE}\n".encode())
+        for name in self.files:
+            content = (self.root / name).read_bytes()
+            digest.update(f"{name} {len(content)}\n".encode())
+            digest.update(content)
+        return digest.hexdigest()
+
+
+def open_corpus(name: str) -> Corpus:
+    """Find the files of a corpus.
+
+    Args:
+        name: ``"stdlib"``, the sources of the running Python's standard library without tests; or ``"folder:PATH"``,
+            all text files below a folder, by suffix. The subfolders ``train`` and ``val``, where both exist, are the split.
+
+    Raises:
+        DecaylabError: For an unknown name, or a folder without text.
+    """
+    if name == "stdlib":
+        return _stdlib(Path(sysconfig.get_paths()["stdlib"]))
+    if name.startswith("folder:"):
+        return _folder(name, Path(name.removeprefix("folder:")).expanduser())
+    raise unknown("corpus", name, ["stdlib", "openwebtext", "folder:PATH"])
+
+
+def _stdlib(root: Path) -> Corpus:
+    names = [
+        name
+        for name in _names(root, _LEFT_OUT)
+        if name.endswith(".py") and not any(part.startswith(_LEFT_OUT_PREFIXES) for part in name.split("/"))
+    ]
+    if not names:
+        raise DecaylabError(f"this Python has no sources of its standard library in {root}: use --corpus folder:PATH")
+    return Corpus(
+        "stdlib", root, tuple(names), "pieces", f"{platform.python_implementation()} {platform.python_version()}"
+    )
+
+
+def _folder(name: str, root: Path) -> Corpus:
+    if not root.is_dir():
+        raise DecaylabError(f"{root} is not a folder: a corpus is folder:PATH with text files in it")
+    names = [n for n in _names(root, {"__pycache__"}) if Path(n).suffix.lower() in _TEXT_SUFFIXES]
+    own_split = (root / "train").is_dir() and (root / "val").is_dir()
+    if own_split:
+        names = [n for n in names if n.startswith(("train/", "val/"))]
+    sides = {n.split("/")[0] for n in names}
+    if not names or (own_split and len(sides) < 2):
+        where = "both subfolders, train and val" if own_split else "it"
+        raise DecaylabError(f"{root} lacks text: expected files in {where} ({' '.join(sorted(_TEXT_SUFFIXES))})")
+    return Corpus(name, root, tuple(names), "folders" if own_split else "pieces", "folder")
+
+
+def _names(root: Path, left_out: set[str]) -> list[str]:
+    """Return the files below a folder in byte order of their names, which no locale or file system changes."""
+    found = []
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = [s for s in subfolders if s not in left_out and not s.startswith(".")]
+        relative = Path(folder).relative_to(root)
+        found += [(relative / file).as_posix() for file in files if not file.startswith(".")]
+    return sorted(found, key=os.fsencode)
+
+
+def _stretches(document: bytes, key: str, want_val: bool) -> Iterator[bytes]:
+    """Yield what lies on one side of the split, joining pieces that follow each other."""
+    run: list[bytes] = []
+    for number, piece in enumerate(_cut(document)):
+        is_val = int.from_bytes(hashlib.sha256(f"{key} {number}".encode()).digest()[:8]) % _ONE_IN == 0
+        if is_val == want_val:
+            run.append(piece)
+        elif run:
+            yield b"".join(run)
+            run = []
+    if run:
+        yield b"".join(run)
+
+
+def _cut(document: bytes) -> Iterator[bytes]:
+    """Cut a document after the first line break past every 8 kilobytes."""
+    start = 0
+    while start < len(document):
+        end = document.find(b"\n", start + _PIECE) + 1
+        end = end or len(document)
+        yield document[start:end]
+        start = end

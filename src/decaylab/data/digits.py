@@ -1,0 +1,39 @@
+"""Where do the embedded images come from: scikit-learn's handwritten digits, on every machine that has the package."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decaylab.data.images import Images
+from decaylab.errors import DecaylabError
+
+# Test images that are left when no number of training images is asked for: 1,297 + 500 = 1,797.
+_DEFAULT_TRAIN_SIZE = 1297
+
+
+def read_digits(train_size: int | None, seed: int) -> Images:
+    """Split the 1,797 images of 8x8 pixels (integers 0 to 16) into training and test images.
+
+    The data set has no split of its own, so the seed draws one: ``train_size`` images are for training and all others
+    for testing.
+
+    Args:
+        train_size: Number of training images, 1 to 1,796; None: 1,297.
+        seed: Which images.
+
+    Raises:
+        DecaylabError: When nothing would be left for one side of the split.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x: NDArray[np.uint8] = bunch.images.astype(np.uint8)[:, None]
+    y: NDArray[np.int64] = bunch.target.astype(np.int64)
+    size = _DEFAULT_TRAIN_SIZE if train_size is None else train_size
+    if not 1 <= size < len(y):
+        raise DecaylabError(f"digits has {len(y)} images: train_size must be 1 to {len(y) - 1}, not {size}")
+    # PCG64's raw output is part of numpy's stable interface; sorting it gives the same permutation for ever.
+    order = np.argsort(np.random.PCG64(seed).random_raw(len(y)), kind="stable")
+    train, test = order[:size], order[size:]
+    return Images(x[train], y[train], x[test], y[test], num_classes=10)

@@ -1,0 +1,89 @@
+"""How are images read from parquet files with the schema of the Hugging Face hub's CIFAR data sets."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decaylab.data.images import Images
+from decaylab.errors import DecaylabError
+
+_IMAGE_COLUMNS = ("img", "image")
+_LABEL_COLUMNS = ("label", "fine_label")
+
+
+def read_parquet(folder: Path, num_classes: int, dataset: str) -> Images:
+    """Read ``train*.parquet`` and ``test*.parquet`` of a folder.
+
+    Each row has an image column (``img`` or ``image``: a struct whose ``bytes`` are a PNG file) and a label column
+    (``label``, or ``fine_label`` beside ``coarse_label``).
+
+    Args:
+        folder: Where the files are.
+        num_classes: Labels must be below this number.
+        dataset: Name for the messages.
+
+    Raises:
+        DecaylabError: When files are missing, do not have this schema, or are damaged; when Pillow is not installed.
+    """
+    train_x, train_y = _read_split(folder, "train", num_classes, dataset)
+    test_x, test_y = _read_split(folder, "test", num_classes, dataset)
+    return Images(train_x, train_y, test_x, test_y, num_classes)
+
+
+def _read_split(
+    folder: Path, split: str, num_classes: int, dataset: str
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    paths = sorted(folder.glob(f"{split}*.parquet"))
+    if not paths:
+        raise DecaylabError(f"no {split}*.parquet in {folder}: {dataset} needs train and test files")
+    pixels, labels = [], []
+    for path in paths:
+        table = _table(path)
+        image = next((name for name in _IMAGE_COLUMNS if name in table.column_names), None)
+        label = next((name for name in _LABEL_COLUMNS if name in table.column_names), None)
+        if image is None or label is None:
+            raise DecaylabError(
+                f"{path} has the columns {', '.join(table.column_names)}: expected an image (img or image) and a label "
+                "(label or fine_label)"
+            )
+        y = table[label].to_numpy().astype(np.int64)
+        if len(y) and not 0 <= y.min() <= y.max() < num_classes:
+            raise DecaylabError(
+                f"{path} is damaged: expected labels 0 to {num_classes - 1}, found {y.min()}, {y.max()}"
+            )
+        labels.append(y)
+        pixels.append(np.stack([_decode(row, path) for row in table[image].to_pylist()]))
+    return np.concatenate(pixels).transpose(0, 3, 1, 2).copy(), np.concatenate(labels)
+
+
+def _table(path: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DecaylabError(f"{path} is damaged: expected a parquet file ({error})") from error
+
+
+def _decode(row: Any, path: Path) -> NDArray[np.uint8]:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise DecaylabError(
+            "images in parquet files need Pillow: `pip install pillow`, or use the binary archive"
+        ) from error
+    content = row.get("bytes") if isinstance(row, dict) else None
+    try:
+        with Image.open(io.BytesIO(content or b"")) as image:
+            pixels = np.asarray(image.convert("RGB"), dtype=np.uint8)
+    except (UnidentifiedImageError, OSError) as error:
+        raise DecaylabError(f"{path} is damaged: expected the bytes of an image in each row ({error})") from error
+    if pixels.shape != (32, 32, 3):
+        raise DecaylabError(f"{path} is damaged: expected images of 32 x 32 pixels, found {pixels.shape[:2]}")
+    return pixels
