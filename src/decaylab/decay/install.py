@@ -1,0 +1,331 @@
+"""How is a decay rule installed on an optimizer that already exists?
+
+By the optimizer's own step hooks. The optimizer, its class and its schedulers stay as they are; removing the handle
+leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from decaylab.decay import sharding
+from decaylab.decay.checkpoint import Checkpoint
+from decaylab.decay.native import convention
+from decaylab.decay.rule import Part, Rule, Step
+from decaylab.errors import DecaylabError
+
+_ATTRIBUTE = "_decaylab_handles"
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _eager(method: _Method) -> _Method:
+    """Leave a method out of a compiled step: a graph break before it and after it."""
+    return cast(_Method, torch.compiler.disable(method))  # type: ignore[no-untyped-call]
+
+
+def attach(optimizer: Optimizer, rule: Rule, params: Iterable[Tensor] | None = None, *, native: bool = True) -> Handle:
+    """Install a decay rule on an optimizer.
+
+    From the next step on, the optimizer's update and the rule act together. The rule's state travels in the
+    optimizer's ``state_dict``: attach first, then load. Several rules can be attached, also to different parameters of
+    one optimizer; they act in the order of attaching.
+
+    Args:
+        optimizer: Any ``torch.optim.Optimizer`` whose own ``weight_decay`` is 0 for these parameters.
+        rule: A rule, such as ``Decoupled(0.1)`` or ``decay.build("decoupled", weight_decay=0.1)``.
+        params: Parameters to act on. None takes every parameter of every group, also of groups added later, except
+            groups with ``decay=False``.
+        native: Let the optimizer's own kernel do the decay where it computes exactly this rule (no extra pass over the
+            weights). The weights agree to the last bit for `L2` and `Decoupled`, to rounding for the others.
+
+    Returns:
+        A handle; ``handle.remove()`` takes the rule off again.
+
+    Raises:
+        DecaylabError: The rule and the optimizer do not fit, or the parameters would decay twice.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.nn.Parameter(torch.ones(2))
+        >>> optimizer = torch.optim.SGD([weight], lr=0.5)
+        >>> handle = attach(optimizer, Decoupled(weight_decay=0.2))
+        >>> weight.grad = torch.zeros(2)
+        >>> optimizer.step()
+        >>> weight.detach()
+        tensor([0.9000, 0.9000])
+    """
+    if not isinstance(rule, Rule):
+        raise DecaylabError(f"attach takes a decay rule, got {type(rule).__name__}; see `decaylab rules` for the names")
+    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        raise DecaylabError(
+            f"attach takes a torch.optim.Optimizer, got {type(optimizer).__name__}; unwrap it first if it wraps one"
+        )
+    return Handle(optimizer, rule, None if params is None else list(params), native)
+
+
+class Handle:
+    """A rule that is installed on an optimizer.
+
+    Attributes:
+        rule: The rule.
+        steps: Optimizer steps since attaching.
+    """
+
+    def __init__(self, optimizer: Optimizer, rule: Rule, params: list[Tensor] | None, native: bool) -> None:
+        self.rule = rule
+        self.steps = 0
+        self._optimizer = optimizer
+        self._given = None if params is None else dict.fromkeys(params)
+        self._use_native = native
+        self._state: dict[Tensor, dict[str, Tensor]] = {}
+        self._shared: dict[str, float] = {}
+        self._max_lr: dict[int, float] = {}
+        self._old: dict[Tensor, Tensor] = {}
+        self._lent: list[dict[str, Any]] = []
+        self._user_grads: list[tuple[Tensor, Tensor]] = []
+        self._step: Step | None = None
+        self._awaits_closure = False
+
+        others: list[Handle] = optimizer.__dict__.setdefault(_ATTRIBUTE, [])
+        self._others = others
+        same = sum(type(other.rule) is type(rule) for other in others)
+        self.slot = type(rule).__name__.lower() + (f"-{same + 1}" if same else "")
+        if self._given is not None:
+            held = {p for group in optimizer.param_groups for p in group["params"]}
+            missing = sum(p not in held for p in self._given)
+            if missing:
+                raise DecaylabError(f"{missing} of the given parameters are not in the optimizer: add them to it first")
+        self._meet_params()
+        others.append(self)
+        self._hooks: list[Any] = [
+            optimizer.register_step_pre_hook(self._pre_step),
+            optimizer.register_step_post_hook(self._post_step),
+            *Checkpoint(self).register(optimizer),
+        ]
+
+    def remove(self) -> None:
+        """Take the rule off; the weights stay as they are."""
+        self._give_back()
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        if self in self._others:
+            self._others.remove(self)
+
+    def covers(self, group: dict[str, Any], param: Tensor) -> bool:
+        """Whether the rule acts on ``param`` of ``group``."""
+        chosen = group.get("decay", True) if self._given is None else param in self._given
+        return bool(chosen) and self.rule.takes(param)
+
+    # ------------------------------------------------------------------ who belongs
+
+    @torch.no_grad()
+    def _meet_params(self) -> None:
+        """Check groups, and show the rule the parameters that it has not seen yet."""
+        new: list[Tensor] = []
+        for index, group in enumerate(self._optimizer.param_groups):
+            covered = [p for p in group["params"] if self.covers(group, p)]
+            if not covered:
+                continue
+            self._check_group(index, group, covered)
+            new += [p for p in covered if p not in self._state]
+            if index not in self._max_lr:
+                self._max_lr[index] = float(group.get("initial_lr", group["lr"]))
+        if not new and not self._state and self._given is None:
+            raise DecaylabError("the rule has no parameter to act on: every group of the optimizer has decay=False")
+        for p in new:
+            self._state[p] = {}
+        if new:
+            self.rule.prepare(new, self._state, self._shared)
+
+    def _check_group(self, index: int, group: dict[str, Any], covered: list[Tensor]) -> None:
+        self._refuse_own_decay(index, group)
+        if any(p.is_complex() for p in covered):
+            raise DecaylabError("decay rules are defined for real weights: a parameter is complex")
+        if self.rule.norm_based:
+            sharding.refuse_flat(covered)
+        for other in self._others:
+            if other is not self and other.rule.decays and self.rule.decays:
+                twice = sum(other.covers(group, p) for p in covered)
+                if twice:
+                    raise DecaylabError(
+                        f"{twice} parameters already decay by {type(other.rule).__name__}: remove that rule first, or "
+                        f"give both rules params of their own"
+                    )
+        self.rule.check(self._optimizer, group)
+
+    def _refuse_own_decay(self, index: int, group: dict[str, Any]) -> None:
+        own = group.get("weight_decay", 0)
+        if not isinstance(own, Tensor) and own != 0:
+            raise DecaylabError(
+                f"{type(self._optimizer).__name__} already has weight_decay={own:g} in group {index}, so its weights "
+                f"would decay twice: give the optimizer weight_decay=0"
+            )
+
+    def _find_max_lr(self, index: int) -> float:
+        """Return the peak learning rate of a group: the rule's, the scheduler's, or the one at attaching."""
+        group = self._optimizer.param_groups[index]
+        given = getattr(self.rule, "max_lr", None)
+        peak = float(given if given is not None else group.get("max_lr", group.get("initial_lr", self._max_lr[index])))
+        self._max_lr[index] = peak
+        if not isinstance(group["lr"], Tensor) and group["lr"] > peak * (1 + 1e-6):
+            raise DecaylabError(
+                f"the learning rate {group['lr']:g} is above max_lr {peak:g}, the peak that this rule divides by: give "
+                f"the rule max_lr"
+            )
+        return peak
+
+    # ------------------------------------------------------------------ one step
+
+    def _pre_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        return self._begin(args, kwargs, torch.compiler.is_compiling())
+
+    def _post_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._end()
+
+    @_eager
+    def _begin(self, args: Any, kwargs: Any, compiling: bool) -> tuple[Any, Any] | None:
+        self._give_back()  # in case the last step was left by an exception
+        self._step = None
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        self._awaits_closure = closure is not None
+        if closure is None:
+            self._before(compiling)
+            return None
+
+        def evaluated() -> Any:
+            # Gradients exist only when the user's closure has run, and LBFGS runs it several times a step.
+            self._restore_grads()
+            loss = closure()
+            return self._after_closure(loss, compiling)
+
+        if len(args) > 1:
+            return (args[0], evaluated, *args[2:]), kwargs
+        return args, {**kwargs, "closure": evaluated}
+
+    @torch.no_grad()
+    def _after_closure(self, loss: Any, compiling: bool) -> Any:
+        self._awaits_closure = False
+        if self._step is None:
+            self._before(compiling)
+        elif self.rule.edits_gradients:
+            self._edit_grads(self._step)
+        if self._step is not None and isinstance(self._optimizer, torch.optim.LBFGS):
+            penalty = self.rule.penalty(self._step)
+            return loss if penalty is None else loss + penalty
+        return loss
+
+    @torch.no_grad()
+    def _before(self, compiling: bool) -> None:
+        if self._skips():
+            return
+        step = self._step = self._collect()
+        if self._use_native and not compiling:
+            step.parts = [part for part in step.parts if not self._lend(part, step)]
+        if self.rule.keeps_old:
+            self._copy_old(step)
+        if self.rule.edits_gradients:
+            self._edit_grads(step)
+        else:
+            self.rule.before(step)
+
+    @_eager
+    @torch.no_grad()
+    def _end(self) -> None:
+        self._give_back()
+        step, self._step = self._step, None
+        if self._awaits_closure:
+            raise DecaylabError(
+                f"{type(self._optimizer).__name__} did not call its closure, so the decay rule saw no gradients: "
+                f"compute them before the step and call step() without a closure"
+            )
+        if step is not None:
+            self.rule.after(step)
+            self.steps += 1
+
+    def _skips(self) -> bool:
+        """Whether a fused step under a gradient scaler will leave the weights alone because of an overflow."""
+        found = getattr(self._optimizer, "found_inf", None)
+        return found is not None and bool(found)
+
+    def _collect(self) -> Step:
+        """Sort this step's parameters into parts."""
+        groups = self._optimizer.param_groups
+        if any(p not in self._state for group in groups for p in group["params"] if self.covers(group, p)):
+            self._meet_params()
+        parts: list[Part] = []
+        absent: list[Tensor] = []
+        for index, group in enumerate(groups):
+            kinds: dict[tuple[torch.device, torch.dtype], Part] = {}
+            for p in group["params"]:
+                if not self.covers(group, p):
+                    continue
+                if p.grad is None:
+                    absent.append(p)
+                    continue
+                part = kinds.get((p.device, p.dtype))
+                if part is None:
+                    part = kinds[p.device, p.dtype] = self._part(index, group)
+                part.params.append(p)
+                part.weights.append(sharding.local(p))
+            if kinds:
+                self._refuse_own_decay(index, group)
+            parts += kinds.values()
+        return Step(self._optimizer, parts, absent, self.steps + 1, self._state, self._shared)
+
+    def _part(self, index: int, group: dict[str, Any]) -> Part:
+        def find_max_lr() -> float:
+            return self._find_max_lr(index)
+
+        strength = self.rule.strength(self.steps, group["lr"], find_max_lr)
+        return Part(group, [], [], group["lr"], strength, find_max_lr)
+
+    def _lend(self, part: Part, step: Step) -> bool:
+        """Let the optimizer's kernel decay this part, where it has the rule and the whole group is the rule's."""
+        value = self.rule.lend(convention(self._optimizer, part.group), part, step)
+        if value is None or isinstance(value, Tensor):
+            return False
+        if sum(p.grad is not None for p in part.group["params"]) != len(part.params):
+            return False
+        part.group["weight_decay"] = value
+        self._lent.append(part.group)
+        return True
+
+    def _give_back(self) -> None:
+        for group in self._lent:
+            group["weight_decay"] = 0
+        self._lent = []
+        self._restore_grads()
+
+    def _edit_grads(self, step: Step) -> None:
+        if step.parts and getattr(self._optimizer, "grad_scale", None) is not None:
+            raise DecaylabError(
+                f"{type(self.rule).__name__} edits gradients, and a fused optimizer under a GradScaler only has scaled "
+                f"ones: call scaler.unscale_(optimizer) before the step, or build the optimizer with fused=False"
+            )
+        self._user_grads = [(p, p.grad) for part in step.parts for p in part.params if p.grad is not None]
+        self.rule.before(step)
+
+    def _restore_grads(self) -> None:
+        for p, grad in self._user_grads:
+            p.grad = grad
+        self._user_grads = []
+
+    def _copy_old(self, step: Step) -> None:
+        for part in step.parts:
+            for p, weight in zip(part.params, part.weights, strict=True):
+                kept = self._old.get(p)
+                if kept is None or kept.shape != weight.shape or kept.dtype != weight.dtype:
+                    self._old[p] = torch.empty_like(weight)
+            part.old = [self._old[p] for p in part.params]
+            torch._foreach_copy_(part.old, part.weights)
+
+
+def handles(optimizer: Optimizer) -> tuple[Handle, ...]:
+    """Return what is attached to an optimizer, in the order of attaching."""
+    return tuple(optimizer.__dict__.get(_ATTRIBUTE, ()))

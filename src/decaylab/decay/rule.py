@@ -1,0 +1,183 @@
+"""What is a decay rule, and what does it get to see during an optimizer step?
+
+A rule is a small frozen dataclass that holds data only. `attach` calls it twice a step: ``before``, when gradients are
+there and the weights are still old, and ``after``, when the optimizer has moved the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from decaylab.decay import sharding
+from decaylab.decay.norms import multiply_
+from decaylab.errors import DecaylabError
+from decaylab.schedules import DecaySchedule, decay_multiplier
+
+Scalar = float | Tensor
+
+
+@dataclass(slots=True)
+class Part:
+    """The parameters of one param group that have a gradient and share device and dtype.
+
+    Attributes:
+        group: The optimizer's param group.
+        params: The parameters as the optimizer holds them.
+        weights: Their tensors on this rank: the parameters themselves, or the local shards of a ``DTensor``.
+        lr: The group's learning rate now, a number or a tensor as the user gave it.
+        strength: Multiplier of the rule's decay schedule for this step.
+        old: Copies of ``weights`` from before the update; filled only for rules that set ``keeps_old``.
+        find_max_lr: Looks up the peak learning rate of the group.
+    """
+
+    group: dict[str, Any]
+    params: list[Tensor]
+    weights: list[Tensor]
+    lr: Scalar
+    strength: Scalar
+    find_max_lr: Callable[[], float]
+    old: list[Tensor] = field(default_factory=list)
+
+    @property
+    def grads(self) -> list[Tensor]:
+        """The gradients on this rank, in the order of ``weights``."""
+        return [sharding.local(p.grad) for p in self.params if p.grad is not None]
+
+
+@dataclass(slots=True)
+class Step:
+    """One optimizer step as a rule sees it.
+
+    Attributes:
+        optimizer: The optimizer that is stepping.
+        parts: The rule's parameters that have a gradient.
+        absent: The rule's parameters without one: a rule may read them and leaves them untouched.
+        index: 1 for the first step after attaching.
+        state: Tensors that a rule keeps for a parameter, by parameter and name.
+        shared: Numbers that a rule keeps for all of its parameters together.
+    """
+
+    optimizer: Optimizer
+    parts: list[Part]
+    absent: list[Tensor]
+    index: int
+    state: dict[Tensor, dict[str, Tensor]]
+    shared: dict[str, float]
+
+    def column(self, part: Part, name: str) -> Tensor:
+        """Return a stored number of every parameter of ``part`` as one vector."""
+        return torch.stack([self.state[p][name] for p in part.params])
+
+    def store_column(self, part: Part, name: str, values: Tensor) -> None:
+        """Store a vector, one number for every parameter of ``part``."""
+        for p, value in zip(part.params, values.unbind(), strict=True):
+            self.state[p][name] = value
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Base of every rule: what it needs, and its two moments in a step.
+
+    Class attributes:
+        edits_gradients: The rule adds to the gradient, so it must see it unscaled.
+        keeps_old: The rule needs the weights from before the update; one copy of them is kept.
+        norm_based: The rule reads norms of whole tensors, which a flattened shard does not have.
+        decays: The rule shrinks weights itself; two of these must not share a parameter.
+    """
+
+    edits_gradients: ClassVar[bool] = False
+    keeps_old: ClassVar[bool] = False
+    norm_based: ClassVar[bool] = False
+    decays: ClassVar[bool] = True
+
+    def strength(self, index: int, lr: Scalar, find_max_lr: Callable[[], float]) -> Scalar:
+        """Return the multiplier of the rule's own schedule at step ``index`` (0 for the first after attaching)."""
+        return 1.0
+
+    def check(self, optimizer: Optimizer, group: dict[str, Any]) -> None:
+        """Raise `DecaylabError` where the rule is not defined for this optimizer and group."""
+
+    def takes(self, param: Tensor) -> bool:
+        """Whether the rule acts on a parameter of this shape at all."""
+        return True
+
+    def prepare(self, params: list[Tensor], state: dict[Tensor, dict[str, Tensor]], shared: dict[str, float]) -> None:
+        """See parameters for the first time: remember what the rule needs of their initial weights."""
+
+    def lend(self, convention: str | None, part: Part, step: Step) -> Scalar | None:
+        """Return the ``weight_decay`` with which the optimizer's own kernel does this rule, or None.
+
+        Args:
+            convention: What the kernel does with it, see `decaylab.decay.native.convention`.
+            part: A part that is a whole param group.
+            step: The step.
+        """
+        return None
+
+    def penalty(self, step: Step) -> Scalar | None:
+        """Return what a line search must see added to the loss; None for rules that are no penalty."""
+        return None
+
+    def before(self, step: Step) -> None:
+        """Act when the gradients are ready and the weights are old."""
+
+    def after(self, step: Step) -> None:
+        """Act when the optimizer has moved the weights."""
+
+
+@dataclass(frozen=True)
+class DecayRule(Rule):
+    """Base of the rules that have a coefficient ``weight_decay`` (lambda) and may have a schedule of their own for it.
+
+    Attributes:
+        weight_decay: lambda, not negative. Its meaning (per step, times lr, ...) is the rule's.
+        schedule: Multiplies lambda along training, on top of what the rule makes of the learning rate; none by default.
+        total_steps: Length of the run in optimizer steps, counted from attaching; most schedules need it.
+    """
+
+    weight_decay: float
+    schedule: DecaySchedule | None = field(default=None, kw_only=True)
+    total_steps: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight_decay < math.inf:
+            raise DecaylabError(f"weight_decay must be a finite number of at least 0, got {self.weight_decay}")
+        timed = self.schedule is not None and self.schedule.kind not in ("constant", "with_lr")
+        if self.schedule is not None and timed and self.total_steps is None:
+            raise DecaylabError(f"the decay schedule {self.schedule.kind} needs total_steps, the length of the run")
+        if self.total_steps is not None and self.total_steps < 1:
+            raise DecaylabError(f"total_steps must be at least 1, got {self.total_steps}")
+
+    def strength(self, index: int, lr: Scalar, find_max_lr: Callable[[], float]) -> Scalar:
+        """Return what multiplies lambda at step ``index`` (0 for the first after attaching)."""
+        if self.schedule is None:
+            return 1.0
+        if self.schedule.kind != "with_lr":
+            return decay_multiplier(self.schedule, index, self.total_steps or 1)
+        ratio = lr / find_max_lr()
+        if isinstance(ratio, Tensor):
+            return ratio.clamp(0, 1)
+        return decay_multiplier(self.schedule, index, self.total_steps or 1, ratio)
+
+
+@dataclass(frozen=True)
+class ShrinkRule(DecayRule):
+    """Base of the rules ``p <- p (1 - c_t)`` that act on the old weights, beside the optimizer's own update."""
+
+    def shrink(self, part: Part, step: Step) -> Scalar:
+        """Return ``c_t``, the share of the weight that this step takes away."""
+        raise NotImplementedError
+
+    def before(self, step: Step) -> None:
+        """Multiply the weights by ``1 - c_t``."""
+        for part in step.parts:
+            c = self.shrink(part, step)
+            if isinstance(c, Tensor) or c != 0:
+                multiply_(part.weights, 1 - c)
