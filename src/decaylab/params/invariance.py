@@ -1,0 +1,179 @@
+"""Which weights are scale-invariant? Found by computing, with the evidence: several decay rules hold for these only."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decaylab.errors import DecaylabError, unknown
+from decaylab.params.role import assign
+
+_NORM_CLASS = re.compile(r"Norm(?![a-z])")
+# Below this share of the output's size, a float64 gradient is rounding error (a bias in front of BatchNorm).
+_ROUNDING = 1e-11
+_EPS_NAMES = ("eps", "epsilon", "variance_epsilon", "norm_eps")
+
+
+@dataclass(frozen=True)
+class ScaleInvariance:
+    """What was measured on one weight w.
+
+    Attributes:
+        invariant: Whether both numbers below are under the tolerance.
+        cosine: The absolute cosine between w and its gradient, which is 0 for a scale-invariant weight (Euler's
+            theorem for a function homogeneous of degree 0: the inner product of w and the gradient vanishes).
+        output_change: Norm of the change of the output when w is multiplied by ``factor``, relative to the change
+            when a random direction of w's own norm is added instead.
+        note: Why there is no verdict (w or its gradient is zero), otherwise empty.
+    """
+
+    invariant: bool
+    cosine: float
+    output_change: float
+    note: str = ""
+
+    def __bool__(self) -> bool:
+        return self.invariant
+
+
+def scale_invariant(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    names: Iterable[str] | None = None,
+    factor: float = 2.0,
+    tolerance: float = 1e-3,
+    seed: int = 0,
+) -> dict[str, ScaleInvariance]:
+    """Find the weights w for which the output f(w) = f(c w), c > 0, and give the evidence.
+
+    A float64 copy of the model in training mode is used (BatchNorm is invariant only with batch statistics), with
+    dropout switched off and the norms' eps near zero: eps is what makes a real layer only nearly invariant. The model
+    itself, its gradients, buffers and the random state stay as they are. Cost: two forward passes a weight, and one
+    backward pass.
+
+    A single batch can mislead in one way: a weight that no input reaches (an unused token's row does not matter, but
+    a whole unused embedding does) has a zero gradient, which is noted and counts as not invariant. So does a bias in
+    front of BatchNorm, which no output depends on.
+
+    Source: Li and Arora, 2020 (arXiv 1910.07454): the gradient of a scale-invariant weight is orthogonal to it.
+
+    Args:
+        model: Any module whose forward returns a tensor, a sequence or mapping that begins with one, or a
+            transformers output with ``logits``.
+        inputs: The model's input: a tensor, a tuple of positional arguments, or a mapping of keyword arguments.
+        names: Parameters to examine; by default those with role matrix, embedding or head.
+        factor: The c of the test; positive and not 1.
+        tolerance: Largest cosine and output change of a weight that counts as scale-invariant.
+        seed: For the random direction and the random projection of the output that the gradient is taken of.
+
+    Returns:
+        Name to evidence, in the model's order. A `ScaleInvariance` is true where the weight is invariant.
+
+    Raises:
+        DecaylabError: An unknown parameter name, an impossible factor, or an output without a floating-point tensor.
+    """
+    if factor <= 0 or factor == 1:
+        raise DecaylabError(f"factor is {factor}: it must be positive and not 1")
+    chosen = _chosen(model, names)
+    twin = _twin(model)
+    weights = dict(twin.named_parameters())
+    arguments = _double(inputs)
+    generator = torch.Generator().manual_seed(seed)
+
+    output = _forward(twin, arguments, seed)
+    # A random linear functional of the output: its gradient is orthogonal to w exactly when f does not see w's scale.
+    functional = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output.device)
+    gradients = torch.autograd.grad(
+        (output * functional).sum(), [weights[name] for name in chosen], allow_unused=True, materialize_grads=True
+    )
+    found = {}
+    with torch.no_grad():
+        base = output.detach()
+        magnitude = base.norm() * functional.norm()
+        for name, gradient in zip(chosen, gradients, strict=True):
+            weight = weights[name]
+            size, slope = weight.norm(), gradient.norm()
+            if size == 0 or size * slope <= _ROUNDING * magnitude:
+                what = "the weight is zero" if size == 0 else "the output does not depend on it"
+                found[name] = ScaleInvariance(False, float("nan"), float("nan"), what)
+                continue
+            noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight.device)
+            original = weight.clone()
+            scaled = (_forward(twin, arguments, seed, weight, original * factor) - base).norm()
+            moved = (_forward(twin, arguments, seed, weight, original + noise * (size / noise.norm())) - base).norm()
+            weight.copy_(original)
+            change = float(scaled / moved) if moved > 0 else float("inf")
+            cosine = float((weight * gradient).sum().abs() / (size * slope))
+            found[name] = ScaleInvariance(max(change, cosine) < tolerance, cosine, change)
+    return found
+
+
+def _chosen(model: nn.Module, names: Iterable[str] | None) -> list[str]:
+    known = [name for name, _ in model.named_parameters()]
+    if names is None:
+        return [item.name for item in assign(model) if item.role in ("matrix", "embedding", "head")]
+    listed = list(names)
+    for name in listed:
+        if name not in known:
+            raise unknown("parameter", name, known)
+    return listed
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    twin = copy.deepcopy(model).double().train()
+    for module in twin.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.eval()
+        if any(_NORM_CLASS.search(base.__name__) for base in type(module).__mro__):
+            for attribute in _EPS_NAMES:
+                if isinstance(getattr(module, attribute, None), float):
+                    setattr(module, attribute, 1e-24)
+    for parameter in twin.parameters():
+        parameter.requires_grad_(True)
+        parameter.grad = None
+    return twin
+
+
+def _double(inputs: Any) -> Any:
+    if isinstance(inputs, Tensor):
+        return inputs.detach().double() if inputs.is_floating_point() else inputs
+    if isinstance(inputs, Mapping):
+        return {key: _double(value) for key, value in inputs.items()}
+    if isinstance(inputs, list | tuple):
+        return tuple(_double(value) for value in inputs)
+    return inputs
+
+
+def _forward(
+    twin: nn.Module, arguments: Any, seed: int, weight: Tensor | None = None, value: Tensor | None = None
+) -> Tensor:
+    """The output, with ``weight`` set to ``value``; the same random numbers every time, the caller's untouched."""
+    if weight is not None and value is not None:
+        weight.copy_(value)
+    devices = {parameter.device for parameter in twin.parameters() if parameter.device.type != "cpu"}
+    kind = next((device.type for device in devices), "cuda")
+    with torch.random.fork_rng(devices=sorted(d.index or 0 for d in devices), device_type=kind):
+        torch.manual_seed(seed)
+        if isinstance(arguments, Mapping):
+            output = twin(**arguments)
+        elif isinstance(arguments, tuple):
+            output = twin(*arguments)
+        else:
+            output = twin(arguments)
+    return _first_tensor(output)
+
+
+def _first_tensor(output: Any) -> Tensor:
+    found = getattr(output, "logits", output)
+    while isinstance(found, Mapping | list | tuple) and found:
+        found = next(iter(found.values())) if isinstance(found, Mapping) else found[0]
+    if not isinstance(found, Tensor) or not found.is_floating_point():
+        raise DecaylabError(f"the model returned {type(output).__name__}: a floating-point tensor is needed")
+    return found.double()
