@@ -14,7 +14,10 @@ from decaylab import __version__
 from decaylab.errors import DecaylabError, unknown
 
 # name -> (module:function, one line for the overview)
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "explain": ("decaylab.cli.explain:explain", "what a weight decay does in a run, in every convention"),
+    "audit": ("decaylab.cli.audit:audit", "every parameter of a model: role, decayed or not, and why"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
