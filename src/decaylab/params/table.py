@@ -117,7 +117,7 @@ class Audit:
                 f"{role:<9}  {total['tensors']:>4} tensors  {total['elements']:>14,} elements  "
                 f"{total['decayed']:>14,} decay"
             )
-        share = f" ({decays / elements:.1%})" if elements else ""
+        share = f" ({decays / elements:.2%})" if elements else ""
         lines.append(f"{'all':<9}  {len(self.rows):>4} tensors  {elements:>14,} elements  {decays:>14,} decay{share}")
         if self.warnings:
             lines.append(f"{len(self.warnings)} of them: the optimizer does something else than the roles say")

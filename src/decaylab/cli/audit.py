@@ -1,0 +1,111 @@
+"""``decaylab audit``: every parameter of a model, its role, and whether and why it decays."""
+
+from __future__ import annotations
+
+import inspect
+import json as json_format
+from collections.abc import Callable
+from typing import Annotated, Any, cast
+
+import tyro
+
+from decaylab.cli.target import load as load_target
+from decaylab.errors import DecaylabError, unknown
+
+
+def audit(
+    model: Annotated[str | None, tyro.conf.Positional] = None,
+    /,
+    *,
+    load: str | None = None,
+    decay: tuple[str, ...] = ("matrix", "embedding"),
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    roles: tuple[str, ...] = (),
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """List every parameter of a model: its role, its shape, whether it decays and why.
+
+    Args:
+        model: One of the networks here: gpt2, vgg16, vgg16_bn, vgg_small, resnet18, resnet34, resnet_small.
+        load: Your own, as package.module:name: a model, or a function without arguments that returns a model or a pair
+            (model, optimizer). With the optimizer the table shows what it really decays.
+        decay: Roles that decay; matrix covers the head.
+        include: Decay these also: roles, parts of parameter names, or patterns with an asterisk.
+        exclude: Never decay these.
+        roles: Roles given by hand, as name=role; the name may be a pattern.
+        json: Print JSON instead of a table.
+    """
+    from decaylab.params import audit as audit_parameters
+
+    if (model is None) == (load is None):
+        raise DecaylabError(f"name a network ({', '.join(_NETWORKS)}) or give --load package.module:function")
+    network, optimizer = _network(model) if model is not None else _loaded(cast("str", load))
+    table = audit_parameters(
+        network,
+        optimizer,
+        decay=cast("Any", decay),
+        include=include,
+        exclude=exclude,
+        roles=cast("Any", dict(_pair(text) for text in roles)),
+    )
+    print(json_format.dumps(table.to_dicts(), indent=2) if json else table)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, sign, role = text.partition("=")
+    if not sign:
+        raise DecaylabError(f"--roles {text!r} is not of the form name=role")
+    return name, role
+
+
+def _loaded(target: str) -> tuple[Any, Any]:
+    from torch import nn
+    from torch.optim import Optimizer
+
+    found = load_target(target)
+    if callable(found) and not isinstance(found, nn.Module):
+        try:
+            inspect.signature(found).bind()
+        except TypeError as error:
+            raise DecaylabError(f"{target} must be callable without arguments: {error}") from error
+        found = found()
+    model, optimizer = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+    if not isinstance(model, nn.Module) or not isinstance(optimizer, Optimizer | None):
+        raise DecaylabError(f"{target} gave {type(found).__name__}: a model or (model, optimizer) is needed")
+    return model, optimizer
+
+
+def _gpt2() -> Any:
+    from decaylab import models
+
+    return models.GPT(vocab_size=50257, context=1024, num_layers=12, num_heads=12, width=768)
+
+
+def _vision(name: str, *arguments: Any, **options: Any) -> Callable[[], Any]:
+    def build() -> Any:
+        from decaylab import models
+
+        return getattr(models, name)(*arguments, **options)
+
+    return build
+
+
+_NETWORKS: dict[str, Callable[[], Any]] = {
+    "gpt2": _gpt2,
+    "vgg16": _vision("vgg16"),
+    "vgg16_bn": _vision("vgg16", batch_norm=True),
+    "vgg_small": _vision("vgg_small"),
+    "resnet18": _vision("preact_resnet", 18),
+    "resnet34": _vision("preact_resnet", 34),
+    "resnet_small": _vision("preact_resnet", "small", in_channels=1, width=8),
+}
+
+
+def _network(name: str) -> tuple[Any, None]:
+    import torch
+
+    if name not in _NETWORKS:
+        raise unknown("network", name, _NETWORKS)
+    with torch.device("meta"):  # roles need shapes alone: no memory, no initial values
+        return _NETWORKS[name](), None
