@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from decaylab.data import sampling
     from decaylab.data.augmentation import augment
+    from decaylab.data.catalog import available
     from decaylab.data.labelled_images import VisionSet, vision
     from decaylab.data.stream import TokenStream, text
 
 _LAZY = {
     "TokenStream": "decaylab.data.stream",
     "VisionSet": "decaylab.data.labelled_images",
+    "available": "decaylab.data.catalog",
     "augment": "decaylab.data.augmentation",
     "text": "decaylab.data.stream",
     "vision": "decaylab.data.labelled_images",
 }
-__all__ = ["TokenStream", "VisionSet", "augment", "sampling", "text", "vision"]
+__all__ = ["TokenStream", "VisionSet", "augment", "available", "sampling", "text", "vision"]
 
 
 def __getattr__(name: str) -> Any:

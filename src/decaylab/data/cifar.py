@@ -1,7 +1,7 @@
 """How are CIFAR-10 and CIFAR-100 read: the official binary archives, their files, or the hub's parquet files.
 
-The binary version (Krizhevsky 2009) stores each image as one record: the label in one byte (CIFAR-100: coarse label, then
-fine label), then 3,072 bytes, the red, green and blue plane of 32x32 pixels in row order.
+The binary version (Krizhevsky 2009) stores each image as one record: the label in one byte (CIFAR-100: coarse label,
+then fine label), then 3,072 bytes, the red, green and blue plane of 32x32 pixels in row order.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def read_cifar(dataset: str, root: str | Path | None = None) -> Images:
             what was expected).
     """
     archive = _ARCHIVES[dataset]
-    folder = _find(dataset, root)
+    folder = find_cifar(dataset, root)
     if folder.suffix == ".gz":
         # Somebody's own folder is only read: the archive is unpacked elsewhere.
         with tempfile.TemporaryDirectory() as scratch:
@@ -89,15 +89,6 @@ def read_cifar(dataset: str, root: str | Path | None = None) -> Images:
 def cifar_folder(dataset: str) -> Path:
     """Return the folder inside decaylab's data folder where a data set's files are kept."""
     return data_home() / "vision" / dataset
-
-
-def has_cifar(dataset: str, root: str | Path | None = None) -> bool:
-    """Say whether a data set's files are there, without reading them."""
-    try:
-        _find(dataset, root)
-    except DecaylabError:
-        return False
-    return True
 
 
 def get_cifar(dataset: str, source: Path | None = None, *, progress: bool = True) -> Path:
@@ -115,8 +106,10 @@ def get_cifar(dataset: str, source: Path | None = None, *, progress: bool = True
         DecaylabError: When the download fails or the archive is not the official one.
     """
     archive, home = _ARCHIVES[dataset], cifar_folder(dataset)
-    if has_cifar(dataset):
-        return _find(dataset, None)
+    try:
+        return find_cifar(dataset)
+    except DecaylabError:
+        pass  # not there yet
     packed = fetch(_SITE + archive.file_name, home, f"md5:{archive.md5}", source=source, progress=progress)
     folder = unpack(dataset, packed, home)
     _read_folder(dataset, folder)
@@ -155,8 +148,12 @@ def unpack(dataset: str, packed: Path, home: Path) -> Path:
     return target
 
 
-def _find(dataset: str, root: str | Path | None) -> Path:
-    """Return the folder with a data set's files, or the path of its archive."""
+def find_cifar(dataset: str, root: str | Path | None = None) -> Path:
+    """Return the folder with a data set's files, or the path of its archive; nothing is read.
+
+    Raises:
+        DecaylabError: When nothing is there; names the command that gets it.
+    """
     archive = _ARCHIVES[dataset]
     base = cifar_folder(dataset) if root is None else Path(root).expanduser()
     for folder in (base, base / archive.folder):

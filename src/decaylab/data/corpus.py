@@ -46,8 +46,8 @@ class Corpus:
     split: Literal["folders", "pieces"]
     version: str
 
-    def documents(self, side: Literal["train", "val"]) -> Iterator[bytes]:
-        """Yield the text of one side of the split as UTF-8, one unbroken stretch of a document at a time.
+    def documents(self, side: str) -> Iterator[bytes]:
+        """Yield the text of one side of the split (``"train"`` or ``"val"``) as UTF-8, one unbroken stretch of a document at a time.
 
         A file is one document, or several where a line is exactly ``<|endoftext|>``.
 
@@ -98,7 +98,8 @@ def open_corpus(name: str) -> Corpus:
 
     Args:
         name: ``"stdlib"``, the sources of the running Python's standard library without tests; or ``"folder:PATH"``,
-            all text files below a folder, by suffix. The subfolders ``train`` and ``val``, where both exist, are the split.
+            all text files below a folder, by suffix. The subfolders ``train`` and ``val``, where both exist, are the
+            split.
 
     Raises:
         DecaylabError: For an unknown name, or a folder without text.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decaylab.data.images import Images
+from decaylab.data.png import decode_pngs
 from decaylab.errors import DecaylabError
 
 _IMAGE_COLUMNS = ("img", "image")
@@ -28,7 +28,7 @@ def read_parquet(folder: Path, num_classes: int, dataset: str) -> Images:
         dataset: Name for the messages.
 
     Raises:
-        DecaylabError: When files are missing, do not have this schema, or are damaged; when Pillow is not installed.
+        DecaylabError: When files are missing, do not have this schema, or are damaged.
     """
     train_x, train_y = _read_split(folder, "train", num_classes, dataset)
     test_x, test_y = _read_split(folder, "test", num_classes, dataset)
@@ -57,7 +57,7 @@ def _read_split(
                 f"{path} is damaged: expected labels 0 to {num_classes - 1}, found {y.min()}, {y.max()}"
             )
         labels.append(y)
-        pixels.append(np.stack([_decode(row, path) for row in table[image].to_pylist()]))
+        pixels.append(_decode(table[image], path))
     return np.concatenate(pixels).transpose(0, 3, 1, 2).copy(), np.concatenate(labels)
 
 
@@ -71,19 +71,15 @@ def _table(path: Path) -> Any:
         raise DecaylabError(f"{path} is damaged: expected a parquet file ({error})") from error
 
 
-def _decode(row: Any, path: Path) -> NDArray[np.uint8]:
+def _decode(column: Any, path: Path) -> NDArray[np.uint8]:
+    rows = column.to_pylist()
+    files = [row["bytes"] for row in rows if isinstance(row, dict) and isinstance(row.get("bytes"), bytes)]
+    if not files or len(files) < len(rows):
+        raise DecaylabError(f"{path} is damaged: expected the bytes of a PNG file in each row of its image column")
     try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise DecaylabError(
-            "images in parquet files need Pillow: `pip install pillow`, or use the binary archive"
-        ) from error
-    content = row.get("bytes") if isinstance(row, dict) else None
-    try:
-        with Image.open(io.BytesIO(content or b"")) as image:
-            pixels = np.asarray(image.convert("RGB"), dtype=np.uint8)
-    except (UnidentifiedImageError, OSError) as error:
-        raise DecaylabError(f"{path} is damaged: expected the bytes of an image in each row ({error})") from error
-    if pixels.shape != (32, 32, 3):
-        raise DecaylabError(f"{path} is damaged: expected images of 32 x 32 pixels, found {pixels.shape[:2]}")
+        pixels = decode_pngs(files)
+    except ValueError as error:
+        raise DecaylabError(f"{path} is damaged: expected PNG images of 8-bit RGB ({error})") from error
+    if pixels.shape[1:] != (32, 32, 3):
+        raise DecaylabError(f"{path} is damaged: expected images of 32 x 32 pixels, found {pixels.shape[1:3]}")
     return pixels

@@ -15,19 +15,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decaylab.data.corpus import open_corpus
-from decaylab.data.tokenizer import BytePairs, Ids, Tokenizer, bpe_size, open_tokenizer
+from decaylab.data.tokenizer import BytePairs, Tokenizer, bpe_size, open_tokenizer
 from decaylab.errors import DecaylabError
 from decaylab.files import data_home
 
 # Raised when the same corpus and tokenizer would give another stream than before.
 FORMAT = 1
-SIDES: tuple[Literal["train", "val"], ...] = ("train", "val")
+SIDES = ("train", "val")
 _TOKENIZER_FILE = "tokenizer.json"
 
 
@@ -82,13 +82,17 @@ def text(
         DecaylabError: For unknown names, missing data (names the command that gets it) or damaged files.
     """
     folder_of_files = None if root is None else Path(root).expanduser()
+    if corpus == "openwebtext":
+        from decaylab.data.openwebtext import prepared_folder
+
+        return open_stream(prepared_folder(tokenizer), folder_of_files)
     size = bpe_size(tokenizer)
     if size is None:
         open_tokenizer(tokenizer, folder_of_files)  # a wrong name or a missing file is told before the corpus is read
     source = open_corpus(corpus)
     corpus_hash = source.digest()
     folder = stream_folder(source.name.split(":")[0], tokenizer, corpus_hash)
-    with _only_one(folder):
+    with only_one(folder):
         if not (folder / "manifest.json").exists():
             if progress is not None:
                 progress(f"preparing {corpus} as {tokenizer}")
@@ -191,7 +195,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def only_one(folder: Path) -> Iterator[None]:
     """Let one process at a time into the block; the others wait.
 
     The lock spares double work only: without it (where the system has no ``flock``) the rename still decides. The
@@ -206,6 +210,3 @@ def _only_one(folder: Path) -> Iterator[None]:
     with (folder.parent / f".{folder.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-__all__ = ["FORMAT", "Ids", "TokenStream", "open_stream", "stream_folder", "text", "write_manifest"]

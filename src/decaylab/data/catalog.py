@@ -1,0 +1,137 @@
+"""Which data sets are there, which of them lie on this machine, and how are the others fetched. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from decaylab.data import cifar, openwebtext
+from decaylab.data.corpus import open_corpus
+from decaylab.data.download import fetch
+from decaylab.data.tokenizer import GPT2_FILES, BytePairs, gpt2_folder
+from decaylab.errors import DecaylabError, unknown
+
+# The vocabulary as OpenAI published it, with its hashes.
+_GPT2_SITE = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
+_GPT2_HASHES = {
+    "vocab.bpe": "sha256:1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "encoder.json": "sha256:196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One line of the catalogue.
+
+    Attributes:
+        name: What to call it in a configuration or on the command line.
+        kind: ``images``, ``text`` or ``tokenizer``.
+        what: One line for people.
+        embedded: Whether it is on every machine that has the package.
+        download: What fetching it moves over the network.
+    """
+
+    name: str
+    kind: str
+    what: str
+    embedded: bool
+    download: str = ""
+
+
+CATALOG: dict[str, Dataset] = {
+    entry.name: entry
+    for entry in (
+        Dataset("digits", "images", "1,797 handwritten digits of 8 x 8 pixels, 10 classes (scikit-learn)", True),
+        Dataset("cifar10", "images", "60,000 photographs of 32 x 32 pixels, 10 classes", False, "162 MiB"),
+        Dataset("cifar100", "images", "60,000 photographs of 32 x 32 pixels, 100 classes", False, "161 MiB"),
+        Dataset("stdlib", "text", "the sources of this Python's standard library, about 12 MB", True),
+        Dataset("openwebtext", "text", "8 million web pages, 9 billion GPT-2 tokens", False, "about 24 GB"),
+        Dataset("gpt2", "tokenizer", "GPT-2's byte-pair encoding, 50,257 tokens", False, "1.5 MB"),
+    )
+}
+
+
+def available(name: str, *, tokenizer: str = "gpt2", root: str | Path | None = None) -> None:
+    """Return when a data set can be loaded without a network; raise otherwise.
+
+    Only names and sizes of files are looked at, so the answer is fast.
+
+    Args:
+        name: A name of the catalogue, or ``"folder:PATH"``.
+        tokenizer: For ``"openwebtext"``, as what it was prepared.
+        root: Folder with the files of ``cifar10`` or ``cifar100``; None: decaylab's own.
+
+    Raises:
+        DecaylabError: For an unknown name, or missing data; then the message names the command that gets it.
+    """
+    if name.startswith("folder:"):
+        open_corpus(name)
+        return
+    if name not in CATALOG:
+        raise unknown("data set", name, [*CATALOG, "folder:PATH"])
+    if name in ("cifar10", "cifar100"):
+        cifar.find_cifar(name, root)
+    elif name == "openwebtext":
+        openwebtext.prepared_folder(tokenizer)
+    elif name == "gpt2" and not all((gpt2_folder() / file).exists() for file in GPT2_FILES):
+        raise DecaylabError("GPT-2's tokenizer is not on this machine: get it with `decaylab data get gpt2`")
+
+
+def is_available(name: str) -> bool:
+    """Say whether a data set can be loaded without a network."""
+    try:
+        available(name)
+    except DecaylabError:
+        return False
+    return True
+
+
+def get(
+    name: str,
+    *,
+    source: Path | None = None,
+    tokenizer: str = "gpt2",
+    progress: Callable[[str], None] | None = None,
+) -> str:
+    """Put a data set onto this machine; what is there already is left alone.
+
+    Args:
+        name: A name of the catalogue.
+        source: Files that somebody has already, instead of a download: the official archive or its folder (CIFAR), the
+            folder of ``vocab.bpe`` and ``encoder.json`` (gpt2) or of ``train.bin`` and ``val.bin`` (openwebtext).
+        tokenizer: For ``"openwebtext"``: ``"gpt2"``, ``"bytes"`` or ``"ascii"``.
+        progress: Called with lines about what happens.
+
+    Returns:
+        One line that says where it is.
+
+    Raises:
+        DecaylabError: For an unknown name, or when it cannot be had; the message says what to do instead.
+    """
+    if name not in CATALOG:
+        raise unknown("data set", name, CATALOG)
+    if CATALOG[name].embedded:
+        return f"{name} is embedded: nothing to get"
+    if name in ("cifar10", "cifar100"):
+        return f"{name} is in {cifar.get_cifar(name, source, progress=progress is not None)}"
+    if name == "gpt2":
+        return f"gpt2 is in {_get_gpt2(source, progress is not None)}"
+    if source is not None:
+        return f"openwebtext is in {openwebtext.import_openwebtext(source)}"
+    if tokenizer == "gpt2":
+        _get_gpt2(None, progress is not None)
+    report = None if progress is None else lambda n, tokens: progress(f"{n:,} documents, {tokens:,} tokens")
+    return f"openwebtext is in {openwebtext.get_openwebtext(tokenizer, progress=report)}"
+
+
+def _get_gpt2(source: Path | None, progress: bool) -> Path:
+    folder = gpt2_folder()
+    if not is_available("gpt2"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in GPT2_FILES:
+            path = fetch(_GPT2_SITE + file, folder, _GPT2_HASHES[file], source=source, progress=progress)
+            if path.parent != folder:
+                (folder / file).write_bytes(path.read_bytes())
+    BytePairs.gpt2(folder)
+    return folder

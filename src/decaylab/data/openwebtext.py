@@ -1,0 +1,220 @@
+"""How is OpenWebText turned into a token stream: document by document, resumable, with nothing kept but the tokens.
+
+The corpus is about 8 million web pages (9 billion GPT-2 tokens, 17 GB as uint16). One document in 2,000 is for
+validation, as in nanoGPT; which ones hangs on the document's number alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from decaylab.data.stream import SIDES, only_one, open_stream, stream_folder, write_manifest
+from decaylab.data.tokenizer import Tokenizer, open_tokenizer
+from decaylab.errors import DecaylabError
+from decaylab.files import atomic_write_text
+
+_HUB_NAME = "Skylion007/openwebtext"
+_ONE_IN = 2000
+# Documents between two records of the progress; part of what the hashes in the manifest mean.
+_DOCUMENTS_PER_PART = 4096
+
+
+@runtime_checkable
+class _Resumable(Protocol):
+    """What a streamed data set of `datasets` can do: say where it stands, and go there."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def prepared_folder(tokenizer: str = "gpt2") -> Path:
+    """Return the folder of the prepared stream.
+
+    Raises:
+        DecaylabError: When it was not prepared; names the command that does it.
+    """
+    folder = stream_folder("openwebtext", tokenizer, f"{_HUB_NAME} {_ONE_IN} {_DOCUMENTS_PER_PART}")
+    if not (folder / "manifest.json").exists():
+        extra = "" if tokenizer == "gpt2" else f" --tokenizer {tokenizer}"
+        begun = " (it was begun, and goes on where it stopped)" if _unfinished(folder).exists() else ""
+        command = f"decaylab data get openwebtext{extra}"
+        raise DecaylabError(f"openwebtext as {tokenizer} is not on this machine: get it with `{command}`{begun}")
+    return folder
+
+
+def get_openwebtext(
+    tokenizer: str = "gpt2",
+    *,
+    rows: Iterable[Mapping[str, Any]] | None = None,
+    root: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Prepare OpenWebText; call it again after an interruption and it goes on.
+
+    Args:
+        tokenizer: ``"gpt2"``, ``"bytes"`` or ``"ascii"``.
+        rows: Where the documents come from, as mappings with the key ``text``; None: streamed from the hub through
+            `datasets` (the extra ``openwebtext``). An object with ``state_dict`` and ``load_state_dict``, as `datasets`
+            has them, continues without reading what was done; any other is read again up to there.
+        root: Folder with GPT-2's tokenizer files; None: decaylab's own.
+        progress: Called with documents and tokens so far, after each part.
+
+    Returns:
+        The folder of the finished stream.
+
+    Raises:
+        DecaylabError: When `datasets` is not installed, the hub cannot be reached, or the tokenizer is missing.
+    """
+    chosen = open_tokenizer(tokenizer, root)
+    try:
+        return prepared_folder(tokenizer)
+    except DecaylabError:
+        folder = stream_folder("openwebtext", tokenizer, f"{_HUB_NAME} {_ONE_IN} {_DOCUMENTS_PER_PART}")
+    with only_one(folder):
+        if not (folder / "manifest.json").exists():
+            work = _unfinished(folder)
+            work.mkdir(parents=True, exist_ok=True)
+            state = _Writer(work, chosen).run(_stream() if rows is None else rows, progress)
+            facts = {"name": "openwebtext", "version": _HUB_NAME, "split": "documents", "documents": state["documents"]}
+            sides = {side: {"tokens": state[side]["tokens"], "parts_sha256": state[side]["hash"]} for side in SIDES}
+            if not all(facts["tokens"] for facts in sides.values()):
+                raise DecaylabError(f"{state['documents']} documents are too few: one in {_ONE_IN:,} is for validation")
+            write_manifest(work, facts, tokenizer, chosen, sides)
+            (work / "progress.json").unlink()
+            work.rename(folder)
+    return folder
+
+
+def import_openwebtext(source: Path) -> Path:
+    """Take over ``train.bin`` and ``val.bin`` (uint16, GPT-2 ids) that somebody prepared with other code.
+
+    Args:
+        source: The folder of the two files. They are linked, or copied where the disk cannot link.
+
+    Returns:
+        The folder of the stream.
+
+    Raises:
+        DecaylabError: When a file is missing or is not a stream of GPT-2 ids.
+    """
+    folder = stream_folder("openwebtext", "gpt2", f"{_HUB_NAME} {_ONE_IN} {_DOCUMENTS_PER_PART}")
+    if (folder / "manifest.json").exists():
+        raise DecaylabError(f"openwebtext is already in {folder}: remove that folder to take another one")
+    chosen = open_tokenizer("gpt2")
+    work = _unfinished(folder)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    sides = {}
+    for side in SIDES:
+        path = source / f"{side}.bin"
+        if not path.is_file() or path.stat().st_size % 2 or not path.stat().st_size:
+            raise DecaylabError(f"{path} is missing or damaged: expected uint16 token ids")
+        tokens = np.memmap(path, dtype="<u2", mode="r")
+        largest = int(max(tokens[start : start + 2**24].max() for start in range(0, len(tokens), 2**24)))
+        if largest >= chosen.vocab_size:
+            raise DecaylabError(f"{path} is damaged: expected ids below {chosen.vocab_size}, found {largest}")
+        sides[side] = {"tokens": len(tokens)}
+        try:
+            os.link(path, work / f"{side}.bin")
+        except OSError:
+            shutil.copyfile(path, work / f"{side}.bin")
+    write_manifest(work, {"name": "openwebtext", "version": "imported", "split": "documents"}, "gpt2", chosen, sides)
+    work.rename(folder)
+    open_stream(folder)
+    return folder
+
+
+class _Writer:
+    """Appends parts to the two files; after each part the progress on disk says how much of them is good."""
+
+    def __init__(self, work: Path, tokenizer: Tokenizer) -> None:
+        self._work = work
+        self._tokenizer = tokenizer
+        self._end = np.array([tokenizer.end_of_text], dtype="<u2")
+
+    def run(self, rows: Iterable[Mapping[str, Any]], progress: Callable[[int, int], None] | None) -> dict[str, Any]:
+        """Write all documents that are not yet written, and return the final progress."""
+        state = self._progress()
+        for side in SIDES:
+            path = self._work / f"{side}.bin"
+            path.touch()
+            os.truncate(path, 2 * state[side]["tokens"])  # what came after the last record is written again
+        for part in self._parts(rows, state):
+            sides: dict[str, list[bytes]] = {side: [] for side in SIDES}
+            for number, document in enumerate(part, start=state["documents"]):
+                sides["val" if _is_val(number) else "train"].append(document)
+            for side, documents in sides.items():
+                self._append(side, documents, state[side])
+            state["documents"] += len(part)
+            state["rows"] = rows.state_dict() if isinstance(rows, _Resumable) else None
+            atomic_write_text(self._work / "progress.json", json.dumps(state))
+            if progress is not None:
+                progress(state["documents"], state["train"]["tokens"] + state["val"]["tokens"])
+        return state
+
+    def _progress(self) -> dict[str, Any]:
+        fresh: dict[str, Any] = {"documents": 0, "rows": None, **{side: {"tokens": 0, "hash": ""} for side in SIDES}}
+        path = self._work / "progress.json"
+        if not path.exists():
+            return fresh
+        try:
+            state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            written = {side: (self._work / f"{side}.bin").stat().st_size for side in SIDES}
+            whole = all(written[side] >= 2 * state[side]["tokens"] for side in SIDES)
+        except (OSError, ValueError, KeyError, TypeError):
+            return fresh
+        return state if whole else fresh
+
+    def _parts(self, rows: Iterable[Mapping[str, Any]], state: Mapping[str, Any]) -> Iterator[list[bytes]]:
+        skip = int(state["documents"])
+        if skip and state["rows"] is not None and isinstance(rows, _Resumable):
+            rows.load_state_dict(state["rows"])
+            skip = 0
+        documents = (str(row["text"]).encode() for row in itertools.islice(rows, skip, None))
+        while part := list(itertools.islice(documents, _DOCUMENTS_PER_PART)):
+            yield part
+
+    def _append(self, side: str, documents: list[bytes], facts: dict[str, Any]) -> None:
+        if not documents:
+            return
+        ids = [array for each in self._tokenizer.encode_documents(documents) for array in (each, self._end)]
+        content = np.concatenate(ids).astype("<u2").tobytes()
+        with (self._work / f"{side}.bin").open("ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # the progress must never promise what a power cut can take back
+        facts["tokens"] += len(content) // 2
+        facts["hash"] = hashlib.sha256(facts["hash"].encode() + hashlib.sha256(content).digest()).hexdigest()
+
+
+def _unfinished(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.unfinished")
+
+
+def _is_val(number: int) -> bool:
+    return int.from_bytes(hashlib.sha256(f"openwebtext {number}".encode()).digest()[:8]) % _ONE_IN == 0
+
+
+def _stream() -> Iterable[Mapping[str, Any]]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise DecaylabError("OpenWebText needs an extra: pip install 'decaylab[openwebtext]'") from error
+    try:
+        rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(_HUB_NAME, split="train", streaming=True)
+    except Exception as error:  # any of the network's many exceptions: the way out is the same
+        raise DecaylabError(
+            f"cannot reach {_HUB_NAME} on the hub ({type(error).__name__}): try again, or take over train.bin and "
+            "val.bin prepared elsewhere with `decaylab data get openwebtext --source FOLDER`"
+        ) from error
+    return rows
