@@ -17,6 +17,7 @@ from decaylab.errors import DecaylabError, unknown
 COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("decaylab.cli.explain:explain", "what a weight decay does in a run, in every convention"),
     "audit": ("decaylab.cli.audit:audit", "every parameter of a model: role, decayed or not, and why"),
+    "data": ("decaylab.cli.data:data", "the data sets: which are here, and how to get the others"),
 }
 
 

@@ -36,7 +36,7 @@ def data(
         return
     if not names:
         raise DecaylabError(
-            "name what to get, for example `decaylab data get cifar10`; `decaylab data list` has them all"
+            "name what to get, for example `decaylab data get cifar10`; `decaylab data list` names all"
         )
     for name in names:
         print(get(name, source=source, tokenizer=tokenizer, progress=print))

@@ -43,8 +43,8 @@ CATALOG: dict[str, Dataset] = {
     entry.name: entry
     for entry in (
         Dataset("digits", "images", "1,797 handwritten digits of 8 x 8 pixels, 10 classes (scikit-learn)", True),
-        Dataset("cifar10", "images", "60,000 photographs of 32 x 32 pixels, 10 classes", False, "162 MiB"),
-        Dataset("cifar100", "images", "60,000 photographs of 32 x 32 pixels, 100 classes", False, "161 MiB"),
+        Dataset("cifar10", "images", "60,000 photographs of 32 x 32 pixels, 10 classes", False, "162 MB"),
+        Dataset("cifar100", "images", "60,000 photographs of 32 x 32 pixels, 100 classes", False, "161 MB"),
         Dataset("stdlib", "text", "the sources of this Python's standard library, about 12 MB", True),
         Dataset("openwebtext", "text", "8 million web pages, 9 billion GPT-2 tokens", False, "about 24 GB"),
         Dataset("gpt2", "tokenizer", "GPT-2's byte-pair encoding, 50,257 tokens", False, "1.5 MB"),

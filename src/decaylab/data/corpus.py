@@ -47,9 +47,12 @@ class Corpus:
     version: str
 
     def documents(self, side: str) -> Iterator[bytes]:
-        """Yield the text of one side of the split (``"train"`` or ``"val"``) as UTF-8, one unbroken stretch of a document at a time.
+        """Yield the text of one side of the split as UTF-8, one unbroken stretch of a document at a time.
 
         A file is one document, or several where a line is exactly ``<|endoftext|>``.
+
+        Args:
+            side: ``"train"`` or ``"val"``.
 
         Raises:
             DecaylabError: For a file that is not UTF-8 text.
