@@ -35,9 +35,7 @@ def data(
         _list(as_json)
         return
     if not names:
-        raise DecaylabError(
-            "name what to get, for example `decaylab data get cifar10`; `decaylab data list` names all"
-        )
+        raise DecaylabError("name what to get, for example `decaylab data get cifar10`; `decaylab data list` names all")
     for name in names:
         print(get(name, source=source, tokenizer=tokenizer, progress=print))
 
