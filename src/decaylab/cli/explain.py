@@ -11,8 +11,8 @@ import tyro
 from decaylab.conventions import CONVENTIONS
 from decaylab.conventions import explain as explain_decay
 from decaylab.conventions.explanation import Explanation
+from decaylab.conventions.length import run_size
 from decaylab.conventions.reading import reading
-from decaylab.conventions.run_size import run_size
 from decaylab.quantities import format_count, format_number, parse_count, parse_steps, rounding
 from decaylab.schedules import Kind, Schedule
 

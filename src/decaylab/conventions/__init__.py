@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from decaylab.conventions.equilibrium import RotationInputs, relative_update, rms_weight
     from decaylab.conventions.explanation import Equivalent, Explanation, explain
-    from decaylab.conventions.run_size import RunSize, run_size
-    from decaylab.conventions.shrinkage import same_total_decay, shrinkage
+    from decaylab.conventions.length import RunSize, run_size
+    from decaylab.conventions.products import same_total_decay, shrinkage
     from decaylab.conventions.table import CONVENTIONS, Convention, Setting, convert, peak_decay
 
 _LAZY = {
@@ -21,13 +21,13 @@ _LAZY = {
     "Setting": "table",
     "convert": "table",
     "peak_decay": "table",
-    "shrinkage": "shrinkage",
-    "same_total_decay": "shrinkage",
+    "shrinkage": "products",
+    "same_total_decay": "products",
     "RotationInputs": "equilibrium",
     "relative_update": "equilibrium",
     "rms_weight": "equilibrium",
-    "RunSize": "run_size",
-    "run_size": "run_size",
+    "RunSize": "length",
+    "run_size": "length",
     "Equivalent": "explanation",
     "Explanation": "explanation",
     "explain": "explanation",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from decaylab.conventions.equilibrium import Optimizer, RotationInputs, relative_update, rms_weight
-from decaylab.conventions.run_size import RunSize, run_size
-from decaylab.conventions.shrinkage import factor_per_step, same_total_decay, shrinkage
+from decaylab.conventions.length import RunSize, run_size
+from decaylab.conventions.products import factor_per_step, same_total_decay, shrinkage
 from decaylab.conventions.table import CONVENTIONS, Match, Setting, get, match, peak_decay
 from decaylab.errors import DecaylabError, unknown
 from decaylab.schedules import Schedule, value, values
@@ -134,7 +134,7 @@ def explain(
     """
     if optimizer == "adam":
         raise DecaylabError(
-            "Adam's weight_decay is an L2 penalty that Adam divides by the size of the gradient: what it removes per step "
+            "Adam's weight_decay is an L2 penalty, divided by the size of the gradient: what it removes per step "
             "cannot be known beforehand; use adamw, or torch's Adam(decoupled_weight_decay=True), which is the same"
         )
     if optimizer not in _OWN:
