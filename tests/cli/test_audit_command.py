@@ -1,0 +1,69 @@
+"""The audit command prints the table of a network by name or of the user's own function."""
+
+import json
+
+import pytest
+
+from decaylab.cli import main
+
+OWN = """
+import torch
+from torch import nn
+
+def model():
+    return nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
+
+def pair():
+    network = model()
+    return network, torch.optim.AdamW(network.parameters(), weight_decay=0.5)
+
+def wrong():
+    return 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_audited_network.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "own_audited_network"
+
+
+def test_network_by_name(capsys):
+    assert main(["audit", "gpt2", "--exclude", "wpe"]) == 0
+    out = capsys.readouterr().out
+    assert "tied with lm_head.weight" in out and "124,337,664 elements" in out and "excluded by 'wpe'" in out
+
+
+def test_json_of_own_function(own, capsys):
+    assert main(["audit", "--load", f"{own}:model", "--roles", "0.*=scalar", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["name"], row["role"]) for row in rows] == [
+        ("0.weight", "scalar"), ("0.bias", "scalar"), ("1.weight", "norm"), ("1.bias", "norm")
+    ]  # fmt: skip
+
+
+def test_own_model_with_optimizer_warns(own, capsys):
+    assert main(["audit", "--load", f"{own}.pair"]) == 0
+    assert "WARNING: the optimizer decays it by 0.5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a network"),
+        (["gpt3"], "did you mean 'gpt2'"),
+        (["--load", "nowhere_at_all:f"], "cannot import 'nowhere_at_all'"),
+        (["--load", "nowhere"], "package.module:name"),
+        (["--load", "own_audited_network:modle"], "did you mean 'model'"),
+        (["--load", "own_audited_network:wrong"], "a model or (model, optimizer) is needed"),
+        (["--load", "torch.nn:Linear"], "without arguments"),
+        (["vgg_small", "--roles", "x"], "name=role"),
+        (["vgg_small", "--decay", "matrixes"], "did you mean 'matrix'"),
+    ],
+)
+def test_mistakes_are_one_line(own, arguments, message, capsys):
+    assert main(["audit", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and error.startswith("decaylab: ")

@@ -1,0 +1,98 @@
+"""Scale invariance is measured: networks whose answer is known from their construction."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from decaylab import models
+from decaylab.errors import DecaylabError
+from decaylab.params import roles, scale_invariant
+
+
+def _conv_net():
+    return nn.Sequential(
+        *(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
+        *(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.GELU()),
+        *(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 3)),
+    )
+
+
+def test_convolutions_in_front_of_batch_norm():
+    model = _conv_net()
+    found = scale_invariant(model, torch.randn(8, 3, 8, 8))
+    assert {name: bool(evidence) for name, evidence in found.items()} == {
+        "0.weight": True, "3.weight": True, "8.weight": False
+    }  # fmt: skip
+    assert found["0.weight"].cosine < 1e-9 and found["0.weight"].output_change < 1e-9
+    assert found["8.weight"].output_change > 0.1
+
+
+def test_gain_before_relu_and_norm_is_invariant_and_shift_is_not_seen_at_all():
+    # ReLU is homogeneous, so a gain with zero shift passes its scale on to the next norm; GELU is not
+    model = _conv_net()
+    names = ["1.weight", "3.bias", "4.weight"]
+    found = scale_invariant(model, torch.randn(8, 3, 8, 8), names=names)
+    assert [bool(found[name]) for name in names] == [True, False, False]
+    assert "does not depend" in found["3.bias"].note
+
+
+def test_weight_norm_direction_is_invariant_and_gain_is_not():
+    model = nn.Sequential(weight_norm(nn.Linear(5, 4)), nn.Tanh(), nn.Linear(4, 2))
+    names = [name for name, _ in model.named_parameters()]
+    found = scale_invariant(model, torch.randn(6, 5), names=names)
+    assert [name for name in names if found[name]] == ["0.parametrizations.weight.original1"]
+
+
+def test_gpt_with_branch_and_qk_norm_has_invariant_hidden_matrices():
+    sizes = {"vocab_size": 16, "context": 8, "num_layers": 1, "num_heads": 2, "width": 8, "activation": "relu"}
+    tokens = torch.randint(0, 16, (2, 8))
+    found = scale_invariant(models.GPT(**sizes, branch_norm=True, qk_norm=True), tokens)
+    assert {name for name, evidence in found.items() if evidence} == {
+        name for name in found if ".attn." in name or ".mlp." in name
+    }
+    assert not any(scale_invariant(models.GPT(**sizes), tokens).values())
+
+
+def test_scale_invariant_resnet():
+    model = models.preact_resnet("small", 10, 1, width=4, scale_invariant=True)
+    found = scale_invariant(model, torch.randn(16, 1, 8, 8), names=["conv_in.weight", "blocks.0.conv1.weight"])
+    assert found["blocks.0.conv1.weight"]
+    assert "head.weight" in roles(model)
+
+
+def test_zero_weight_gives_no_verdict():
+    model = _conv_net()
+    nn.init.zeros_(model[0].weight)
+    evidence = scale_invariant(model, torch.randn(4, 3, 8, 8), names=["0.weight"])["0.weight"]
+    assert not evidence and evidence.note == "the weight is zero" and math.isnan(evidence.cosine)
+
+
+def test_model_and_random_state_are_left_alone():
+    model = _conv_net().eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
+    scale_invariant(model, (torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)),))
+    assert torch.equal(torch.get_rng_state(), state) and not model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None and parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_keyword_inputs_and_transformers_output():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        n_layer=1, n_embd=8, n_head=2, vocab_size=16, n_positions=8, bos_token_id=0, eos_token_id=0
+    )
+    found = scale_invariant(transformers.GPT2LMHeadModel(config), {"input_ids": torch.randint(0, 16, (2, 8))})
+    assert found and not any(found.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"names": ["0.wieght"]}, "did you mean '0.weight'"), ({"factor": 1.0}, "must be positive and not 1")],
+)
+def test_mistakes(options, message):
+    with pytest.raises(DecaylabError, match=message):
+        scale_invariant(_conv_net(), torch.randn(2, 3, 8, 8), **options)
