@@ -83,8 +83,7 @@ class Context:
             gradient are missing. None when there was no step.
         previous: Name to weights before the step. None unless a probe needs them.
         optimizer: The optimizer; probes read its state.
-        rates: Learning rate, decay and shrink rate in force, one entry per name. None without an optimizer.
-        passed: Accumulated sum of the shrink rates over all steps so far, one entry per name.
+        rates: Learning rate and decay in force, one entry per name. None without an optimizer.
         microbatches: What the hooks saw of every backward pass of this step, see `decaylab.probes.microbatch`.
         loss_fn: ``loss_fn(model, batch)``, the mean loss of a batch.
         batches: Batches for probes that run the model. Same batches every time, so that records are comparable.
@@ -98,7 +97,6 @@ class Context:
     previous: Mapping[str, Tensor] | None = None
     optimizer: torch.optim.Optimizer | None = None
     rates: Rates | None = None
-    passed: Tensor | None = None
     microbatches: Microbatches | None = None
     loss_fn: LossFunction | None = None
     batches: Iterable[Any] = ()
@@ -155,28 +153,39 @@ class Context:
         return torch.zeros(len(self.names), dtype=norms.dtype, device=self.device).index_copy(0, at, norms)
 
     @cached_property
-    def role_index(self) -> Mapping[str, Tensor]:
-        """Role to positions of its parameters; only roles that the model has."""
+    def everything(self) -> Mapping[str, Tensor]:
+        """Role to positions of its parameters, and ``""`` to those of all."""
+        return self.positions([True] * len(self.names)) or {}
+
+    def positions(self, chosen: Sequence[bool]) -> Mapping[str, Tensor] | None:
+        """Role to positions of its chosen parameters, and ``""`` to those of all; None if none is chosen."""
         places: dict[str, list[int]] = {}
         for i, name in enumerate(self.names):
-            places.setdefault(self.roles[name], []).append(i)
-        return {role: torch.tensor(at, device=self.device) for role, at in places.items()}
+            if chosen[i]:
+                places.setdefault("", []).append(i)
+                places.setdefault(self.roles[name], []).append(i)
+        return {role: torch.tensor(at, device=self.device) for role, at in places.items()} or None
 
-    def split(self, key: str, vector: Tensor, reduce: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    def split(
+        self,
+        key: str,
+        vector: Tensor,
+        reduce: Callable[[Tensor], Tensor],
+        places: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Reduce a vector over parameters in total and by role.
 
         Args:
             key: Key of the total; a role's key is ``key/role``.
             vector: Shape (P,) or (P, K).
             reduce: Maps the rows of some parameters to one value.
+            places: Which parameters, from `positions`; all by default.
 
         Returns:
             ``{key: ..., key/role: ...}``.
         """
-        out = {key: reduce(vector)}
-        for role, at in self.role_index.items():
-            out[f"{key}/{role}"] = reduce(vector[at])
-        return out
+        places = self.everything if places is None else places
+        return {f"{key}/{role}".rstrip("/"): reduce(vector[at]) for role, at in places.items()}
 
 
 def root_sum_square(norms: Tensor) -> Tensor:

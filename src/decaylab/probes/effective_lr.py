@@ -41,7 +41,8 @@ class EffectiveLearningRate:
             return {}
         norms = context.weight_norms
         moved = rates.lr != 0
-        columns = torch.stack([norms * moved, rates.lr, rates.lr / (1 - rates.decay)], dim=1)
+        directional = rates.lr / (1 - rates.decay.nan_to_num(0.0) - rates.lr * rates.coupled)
+        columns = torch.stack([norms * moved, rates.lr, directional], dim=1)
         out: Measurement = {}
         out |= context.split("effective_lr", columns, lambda rows: _over_norm(rows[:, 0], rows[:, 2], 1))
         out |= context.split("effective_lr/adaptive", columns, lambda rows: _over_norm(rows[:, 0], rows[:, 1], 1))

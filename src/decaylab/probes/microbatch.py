@@ -42,10 +42,7 @@ class MicrobatchHooks:
         self.disarm()
         self._squares = [[] for _ in self._parameters]
         self._totals = [None for _ in self._parameters]
-        self._handles = [
-            p.register_hook(self._listener(i, p))  # type: ignore[no-untyped-call]
-            for i, p in enumerate(self._parameters)
-        ]
+        self._handles = [p.register_hook(self._listener(i, p)) for i, p in enumerate(self._parameters)]
 
     def disarm(self) -> None:
         """Stop to listen."""

@@ -3,62 +3,69 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-Scalar: TypeAlias = float | Tensor
+from decaylab.probes.decays import SGD_FAMILY, Decay, Scalar, decays_of, families
 
 _NAN = math.nan
-# How an optimizer turns gradients into steps, by the name of its class or of a class it derives from.
-_SGD, _ADAM, _LION = {"SGD", "SGDW"}, {"Adam", "AdamW", "NAdam", "RAdam", "Adamax"}, {"Lion"}
-_COUPLED = {"SGD", "Adagrad", "RMSprop", "Adadelta", "Adamax", "Rprop", "ASGD"}
+_ADAM, _LION = {"Adam", "AdamW", "NAdam", "RAdam", "Adamax"}, {"Lion"}
 
 
 @dataclass(frozen=True)
 class GroupRates:
-    """What one param group does to its weights in a step.
+    """What one param group does in a step.
 
     Attributes:
-        lr: Learning rate.
-        weight_decay: The group's coefficient.
-        decay: The share d of the old weight that the step takes away, ``w <- (1 - d) w``; ``lr * weight_decay`` in
-            torch's conventions.
-        shrink: The share c of the weight that decay takes away per step in the long run. The same as ``decay`` for
-            decoupled decay. With L2 and SGD the decay goes through the momentum buffer:
-            ``c = lr * weight_decay * (1 - dampening) / (1 - momentum)``. NaN for L2 with an adaptive optimizer: there
-            the decay is divided by the size of the gradient and has no rate of its own.
+        lr: Learning rate. One that is a tensor stays a tensor, so that nothing waits for the device.
         rotation_ratio: r, squared length of one update over the variance that it adds in the long run, see
             `decaylab.probes.update`. NaN where it is not known.
-        decoupled: Whether decay acts on the weight beside the update (True) or through the gradient (False).
+        decays: What decays its parameters.
     """
 
     lr: Scalar
-    weight_decay: Scalar
-    decay: Scalar
-    shrink: Scalar
     rotation_ratio: float
-    decoupled: bool
+    decays: tuple[Decay, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Rates:
-    """`GroupRates` spread over parameters: each a float vector (P,); parameters outside the optimizer have lr 0."""
+    """`GroupRates` spread over parameters: vectors (P,), float; parameters outside the optimizer have lr 0.
+
+    Attributes:
+        lr: Learning rate.
+        decay: Share of the old weight taken away beside the update.
+        coupled: Coefficient of decay through the gradient.
+        shrink: Share taken away per step in the long run.
+        passed: Sum of ``shrink`` over all steps so far: how many timescales of decay have passed.
+        rotation_ratio: r of the optimizer.
+        decaying: Whether the parameter decays, or has, at a known rate; on the host, so that it can choose keys.
+        sharing: Whether the parts of its update that are decay and that are not can be told apart.
+        predictable: Whether its rotation in equilibrium is known.
+    """
 
     lr: Tensor
-    weight_decay: Tensor
     decay: Tensor
+    coupled: Tensor
     shrink: Tensor
+    passed: Tensor
     rotation_ratio: Tensor
-    decoupled: Tensor
+    decaying: tuple[bool, ...]
+    sharing: tuple[bool, ...]
+    predictable: tuple[bool, ...]
 
 
 def inner_optimizer(optimizer: Any) -> Optimizer:
-    """Take off the wrappers that accelerate, Lightning and others put around a torch optimizer."""
+    """Take off the wrappers that accelerate, Lightning and others put around a torch optimizer.
+
+    Raises:
+        TypeError: There is no torch optimizer inside.
+    """
     while not isinstance(optimizer, Optimizer) or not hasattr(optimizer, "_optimizer_step_pre_hooks"):
         inner = getattr(optimizer, "optimizer", None)
         if inner is None:
@@ -67,77 +74,97 @@ def inner_optimizer(optimizer: Any) -> Optimizer:
     return optimizer
 
 
-def group_rates(optimizer: Optimizer, group: Mapping[str, Any]) -> GroupRates:
-    """Read one param group as it is now.
-
-    Args:
-        optimizer: The optimizer that owns the group; its class says how it uses the group's numbers.
-        group: One of its ``param_groups``.
-
-    Returns:
-        The rates. A learning rate that is a tensor stays a tensor, so that nothing waits for the device.
-    """
-    families = {cls.__name__ for cls in type(optimizer).__mro__}
-    lr, weight_decay = group.get("lr", _NAN), group.get("weight_decay", 0.0)
-    decoupled = _is_decoupled(families, group)
-    decay = lr * weight_decay
-    if decoupled or (not isinstance(weight_decay, Tensor) and weight_decay == 0):
-        shrink = decay
-    elif families & _SGD:
-        momentum = group.get("momentum", 0.0)
-        shrink = decay * ((1 - group.get("dampening", 0.0)) / (1 - momentum) if momentum else 1.0)
-    else:
-        shrink = _NAN
-    return GroupRates(lr, weight_decay, decay, shrink, _rotation_ratio(families, group), decoupled)
+def read_rates(optimizer: Optimizer) -> list[GroupRates]:
+    """Read every param group and every attached rule as they are for the step that is about to be taken."""
+    names = families(optimizer)
+    return [
+        GroupRates(group.get("lr", _NAN), _rotation_ratio(names, group), tuple(decays_of(optimizer, index)))
+        for index, group in enumerate(optimizer.param_groups)
+    ]
 
 
-def _is_decoupled(families: set[str], group: Mapping[str, Any]) -> bool:
-    flag = group.get("decoupled_weight_decay")
-    if flag is not None:
-        return bool(flag)
-    if families & {"AdamW"}:  # before torch 2.7 without the flag
-        return True
-    return not families & (_COUPLED | {"Adam", "NAdam", "RAdam"})
-
-
-def _rotation_ratio(families: set[str], group: Mapping[str, Any]) -> float:
-    if families & _LION:
+def _rotation_ratio(names: set[str], group: Mapping[str, Any]) -> float:
+    if names & _LION:
         b1, b2 = group["betas"]
         return float(math.pi / 2 * ((1 - b1) ** 2 + b1**2 * (1 - b2) / (1 + b2)))
-    if families & _ADAM:
+    if names & _ADAM:
         b1 = float(group["betas"][0])
         return (1 - b1) / (1 + b1)
-    if families & _SGD:
+    if names & SGD_FAMILY:
         momentum = float(group.get("momentum", 0.0))
         return (1 - momentum) / (1 + momentum)
     return _NAN
 
 
-def spread(groups: Sequence[GroupRates], at: Tensor, device: torch.device, dtype: torch.dtype) -> Rates:
+def spread(
+    optimizer: Optimizer,
+    groups: Sequence[GroupRates],
+    passed: Mapping[str, Scalar],
+    parameters: Iterable[Tensor],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Rates:
     """Spread the rates of groups over parameters.
 
     Args:
-        groups: Rates by group; a last row is added for parameters that are in no group.
-        at: Index of each parameter's group, shape (P,), on ``device``.
+        optimizer: The optimizer; tells the group of a parameter.
+        groups: Rates by group.
+        passed: Accumulated shrink by key of `Decay`.
+        parameters: The parameters, in the order of the vectors.
         device: Where the vectors go.
         dtype: Their type.
 
     Returns:
-        One vector a rate.
+        The vectors.
     """
-    rows = [(g.lr, g.weight_decay, g.decay, g.shrink, g.rotation_ratio, float(g.decoupled)) for g in groups]
-    rows.append((0.0, 0.0, 0.0, 0.0, _NAN, 1.0))
-    lr, weight_decay, decay, shrink, ratio, decoupled = (
-        spread_column(column, at, device, dtype) for column in zip(*rows, strict=True)
+    place = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
+    kinds: dict[tuple[int, tuple[int, ...]], int] = {}
+    at = []
+    for p in parameters:
+        group = place.get(id(p), -1)
+        decays = groups[group].decays if group >= 0 else ()
+        chosen = tuple(i for i, d in enumerate(decays) if d.covers is None or d.covers(p))
+        at.append(kinds.setdefault((group, chosen), len(kinds)))
+    rows: list[tuple[Scalar, ...]] = []
+    flags: list[tuple[bool, bool, bool]] = []
+    for group, chosen in kinds:
+        if group < 0:
+            rows.append((0.0, 0.0, 0.0, 0.0, 0.0, _NAN))
+            flags.append((False, False, False))
+            continue
+        acting, ratio = [groups[group].decays[i] for i in chosen], groups[group].rotation_ratio
+        decay = sum((d.decay for d in acting), 0.0)
+        coupled = sum((d.coupled for d in acting), 0.0)
+        shrink = sum((d.shrink for d in acting), 0.0)
+        so_far = sum((passed.get(d.key, 0.0) for d in acting), 0.0)
+        rows.append((groups[group].lr, decay, coupled, shrink, so_far, ratio))
+        flags.append(
+            (
+                _positive(shrink) or (_positive(so_far) and not _is_nan(shrink)),
+                (_positive(decay) or _positive(coupled)) and not _is_nan(decay),
+                _positive(shrink) and not math.isnan(ratio),
+            )
+        )
+    where = torch.tensor(at, device=device)
+    lr, decay_, coupled_, shrink_, so_far_, ratio_ = (
+        _column(column, device, dtype)[where] for column in zip(*rows, strict=True)
     )
-    return Rates(lr, weight_decay, decay, shrink, ratio, decoupled.bool())
+    decaying, sharing, predictable = zip(*(flags[i] for i in at), strict=True)
+    return Rates(lr, decay_, coupled_, shrink_, so_far_, ratio_, decaying, sharing, predictable)
 
 
-def spread_column(column: Sequence[Scalar], at: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Spread one number a group over parameters; tensors are copied without waiting for them."""
-    numbers = [0.0 if isinstance(x, Tensor) else float(x) for x in column]
-    values = torch.tensor(numbers, dtype=dtype).to(device)
-    for i, x in enumerate(column):
+def _positive(x: Scalar) -> bool:
+    return isinstance(x, Tensor) or x > 0  # what a tensor holds is not worth waiting for
+
+
+def _is_nan(x: Scalar) -> bool:
+    return not isinstance(x, Tensor) and math.isnan(x)
+
+
+def _column(values: Sequence[Scalar], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Make a vector of numbers, tensors among them copied without waiting for them."""
+    column = torch.tensor([0.0 if isinstance(x, Tensor) else float(x) for x in values], dtype=dtype).to(device)
+    for i, x in enumerate(values):
         if isinstance(x, Tensor):
-            values[i] = x.detach().to(device=device, dtype=dtype)
-    return values[at]
+            column[i] = x.detach().to(device=device, dtype=dtype)
+    return column

@@ -14,8 +14,9 @@ from torch.optim import Optimizer
 
 from decaylab.errors import DecaylabError
 from decaylab.probes.context import Context, LossFunction, Measurement, Probe, accurate
+from decaylab.probes.decays import Scalar
 from decaylab.probes.microbatch import MicrobatchHooks
-from decaylab.probes.rates import GroupRates, Scalar, group_rates, inner_optimizer, spread, spread_column
+from decaylab.probes.rates import GroupRates, inner_optimizer, read_rates, spread
 from decaylab.probes.table import rows
 from decaylab.probes.twin import unwrap
 
@@ -108,7 +109,7 @@ class ProbeRunner:
         everything = dict(self._model.named_parameters())
         self._parameters = {name: everything[name] for name in known if everything[name].requires_grad}
         self._roles = {name: known[name] for name in self._parameters}
-        self._passed: list[Scalar] = []
+        self._passed: dict[str, Scalar] = {}
         self._rates: list[GroupRates] = []
         self._previous: dict[str, Tensor] | None = None
         self._ready: int | None = None
@@ -131,7 +132,7 @@ class ProbeRunner:
         """
         if not self._parameters:
             return
-        self._rates = [group_rates(self._optimizer, group) for group in self._optimizer.param_groups]
+        self._rates = read_rates(self._optimizer)
         self._ready, self._stepped = step, False
         self._previous = None
         if self.due(step) and "previous" in self._needs:
@@ -169,11 +170,11 @@ class ProbeRunner:
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive an interruption: how many timescales of decay have passed, by param group."""
-        return {"passed": [float(x) for x in self._passed]}
+        return {"passed": {key: float(x) for key, x in self._passed.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""
-        self._passed = [float(x) for x in state["passed"]]
+        self._passed = {key: float(x) for key, x in state["passed"].items()}
 
     def close(self) -> None:
         """Remove every hook from parameters and optimizer."""
@@ -187,23 +188,19 @@ class ProbeRunner:
 
     def _count(self) -> None:
         """Add this step's shrink rates; none where a fused kernel was told to skip the step."""
-        while len(self._passed) < len(self._rates):
-            self._passed.append(0.0)  # groups can be added while training
         stopped = getattr(self._optimizer, "found_inf", None)
-        for i, rates in enumerate(self._rates):
-            shrink = rates.shrink
+        for decay in (decay for group in self._rates for decay in group.decays):
+            shrink = decay.shrink
             if not isinstance(shrink, Tensor) and math.isnan(shrink):
                 continue
             if isinstance(stopped, Tensor):
                 shrink = shrink * (1.0 - stopped.detach().reshape(()).to(torch.float64))
-            self._passed[i] = self._passed[i] + shrink
+            self._passed[decay.key] = self._passed.get(decay.key, 0.0) + shrink
 
     def _context(self, step: int) -> Context:
-        groups = self._optimizer.param_groups
-        place = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
-        first = next(iter(self._parameters.values()))
-        at = torch.tensor([place.get(id(p), len(groups)) for p in self._parameters.values()], device=first.device)
-        wide = accurate(first.device)
+        device = next(iter(self._parameters.values())).device
+        weights = self._parameters.values()
+        rates = spread(self._optimizer, self._rates, self._passed, weights, device, accurate(device))
         return Context(
             step=step,
             model=self._model,
@@ -212,8 +209,7 @@ class ProbeRunner:
             gradients={name: p.grad.detach() for name, p in self._parameters.items() if p.grad is not None},
             previous=self._previous,
             optimizer=self._optimizer,
-            rates=spread(self._rates, at, first.device, wide),
-            passed=spread_column([*self._passed, 0.0], at, first.device, wide),
+            rates=rates,
             microbatches=self._microbatches.seen() if self._microbatches is not None else None,
             loss_fn=self._loss_fn,
             batches=self._batches,

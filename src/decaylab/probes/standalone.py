@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from decaylab.errors import DecaylabError
 from decaylab.probes.context import Context, LossFunction, Probe, accurate
-from decaylab.probes.rates import Rates, group_rates, inner_optimizer, spread
+from decaylab.probes.rates import Rates, inner_optimizer, read_rates, spread
 from decaylab.probes.runner import make, to_floats
 from decaylab.probes.twin import evaluation_twin, unwrap
 
@@ -72,9 +71,6 @@ def measure(
 
 
 def _rates(model: nn.Module, optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> Rates:
-    inner = inner_optimizer(optimizer)
-    place = {id(p): i for i, group in enumerate(inner.param_groups) for p in group["params"]}
+    inner, own = inner_optimizer(optimizer), dict(model.named_parameters())
     device = next(iter(parameters.values())).device
-    own = dict(model.named_parameters())
-    at = torch.tensor([place.get(id(own[name]), len(inner.param_groups)) for name in parameters], device=device)
-    return spread([group_rates(inner, group) for group in inner.param_groups], at, device, accurate(device))
+    return spread(inner, read_rates(inner), {}, [own[name] for name in parameters], device, accurate(device))

@@ -46,6 +46,15 @@ _ROWS = (
     _row("adam_rate", "effective_lr:AdamRate", "optimizer",
          "Adam's learning rate of single coordinates, with bias correction",
          "one pass over the second moments, a sort of at most 100,000 numbers"),
+    _row("rotation", "update:Rotation", "previous optimizer",
+         "relative and angular size of an update, against the equilibrium of decay and updates",
+         "shares the copy and the passes of norms"),
+    _row("decay_share", "update:DecayShare", "gradients previous optimizer",
+         "share of an update that is decay",
+         "shares the copy and the passes of norms"),
+    _row("timescale", "timescale:Timescale", "optimizer",
+         "steps that the weights remember, and how many such timescales have passed",
+         "nothing that grows with the model"),
     _row("microbatch_noise", "microbatch:MicrobatchNoise", "gradients microbatches",
          "gradient variance, noise scale and signal-to-noise from the micro-batches of a step",
          "two passes over the gradients for each micro-batch of the recorded step"),
@@ -56,7 +65,7 @@ if len(PROBES) != len(_ROWS):
     raise ValueError("two probes have the same name")
 
 # What `watch` measures unless told otherwise: everything that needs neither a loss function nor a second pass.
-DEFAULT_PROBES = ("norms", "effective_lr")
+DEFAULT_PROBES = ("norms", "effective_lr", "rotation", "decay_share", "timescale")
 
 
 def rows(names: Iterable[str]) -> list[ProbeRow]:
