@@ -1,0 +1,150 @@
+"""What a claim's check answers: comparisons with intervals, and the verdict that follows from them by rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+MIN_SEEDS = 3
+"""Fewer paired seeds than this and a claim is not tested at all."""
+
+
+class Verdict(StrEnum):
+    """What the runs say about a claim. Always computed, never set by hand."""
+
+    HOLDS = "holds"
+    FAILS = "fails"
+    UNDECIDED = "undecided"
+    NOT_TESTABLE = "not testable at this budget"
+
+
+def judge(low: float, high: float, claimed: tuple[float, float]) -> Verdict:
+    """Compare an interval with the claimed region.
+
+    Args:
+        low: Lower end of the interval.
+        high: Upper end.
+        claimed: The open region in which the claim says the quantity lies; an end may be infinite.
+
+    Returns:
+        ``holds`` if the interval lies wholly inside the region, ``fails`` if wholly outside, otherwise ``undecided``.
+    """
+    start, end = claimed
+    if (low > start or start == -math.inf) and (high < end or end == math.inf):
+        return Verdict.HOLDS
+    if high < start or low > end:
+        return Verdict.FAILS
+    return Verdict.UNDECIDED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One estimated quantity beside the region that the claim says it lies in.
+
+    Attributes:
+        name: What was estimated, in words.
+        estimate: Point estimate over the seeds.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        claimed: The region in which the claim says the quantity lies.
+        verdict: What follows from the rule of the statistic that built this comparison.
+        rule: That rule, in words.
+        unit: Unit of estimate, low, high and values.
+        seeds: The seeds it rests on.
+        values: The quantity of each seed, in the order of ``seeds``.
+        effect_size: Hedges' g of the paired differences (mean over standard deviation, corrected for the few seeds).
+        confidence: Of the interval.
+        note: What a reader must know beside the numbers: diverged seeds, missing runs.
+    """
+
+    name: str
+    estimate: float
+    low: float
+    high: float
+    claimed: tuple[float, float]
+    verdict: Verdict
+    rule: str
+    unit: str = ""
+    seeds: tuple[str | float | int, ...] = ()
+    values: tuple[float, ...] = ()
+    effect_size: float | None = None
+    confidence: float = 0.95
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The answer of a claim's check.
+
+    Attributes:
+        verdict: What follows.
+        rule: How it follows, in words, fixed before the runs.
+        comparisons: The numbers it rests on.
+        reason: Why it could not be tested, where it could not.
+    """
+
+    verdict: Verdict
+    rule: str
+    comparisons: tuple[Comparison, ...] = ()
+    reason: str = ""
+
+
+def from_comparison(comparison: Comparison) -> Evidence:
+    """Let one comparison decide."""
+    reason = comparison.note if comparison.verdict is Verdict.NOT_TESTABLE else ""
+    return Evidence(verdict=comparison.verdict, rule=comparison.rule, comparisons=(comparison,), reason=reason)
+
+
+def not_testable(rule: str, reason: str) -> Evidence:
+    """Say that a claim cannot be tested, and why."""
+    return Evidence(verdict=Verdict.NOT_TESTABLE, rule=rule, reason=reason)
+
+
+def all_of(parts: Sequence[Evidence]) -> Evidence:
+    """Combine parts that must all hold: holds if every one holds, fails if any fails, else undecided.
+
+    Asking for all of several 95 % statements is an intersection-union test, so no correction for their number is due.
+    A part that could not be tested leaves the whole untested, unless another part has already failed.
+    """
+    verdicts = [part.verdict for part in parts]
+    if Verdict.FAILS in verdicts:
+        verdict = Verdict.FAILS
+    elif Verdict.NOT_TESTABLE in verdicts:
+        verdict = Verdict.NOT_TESTABLE
+    elif all(v is Verdict.HOLDS for v in verdicts):
+        verdict = Verdict.HOLDS
+    else:
+        verdict = Verdict.UNDECIDED
+    return _combined(verdict, parts, "All of these must hold", " ")
+
+
+def any_of(parts: Sequence[Evidence]) -> Evidence:
+    """Combine parts of which one is enough: holds if any holds, fails if every one fails, else undecided.
+
+    k chances to hold need intervals of confidence 1 - 0.05 / k (Bonferroni); give the parts that confidence.
+    """
+    verdicts = [part.verdict for part in parts]
+    if Verdict.HOLDS in verdicts:
+        verdict = Verdict.HOLDS
+    elif Verdict.NOT_TESTABLE in verdicts:
+        verdict = Verdict.NOT_TESTABLE
+    elif all(v is Verdict.FAILS for v in verdicts):
+        verdict = Verdict.FAILS
+    else:
+        verdict = Verdict.UNDECIDED
+    return _combined(verdict, parts, "One of these is enough", " ")
+
+
+def _combined(verdict: Verdict, parts: Sequence[Evidence], lead: str, space: str) -> Evidence:
+    if not parts:
+        raise ValueError("a combination needs at least one part")
+    rules = list(dict.fromkeys(part.rule for part in parts))
+    reasons = list(dict.fromkeys(part.reason for part in parts if part.reason))
+    return Evidence(
+        verdict=verdict,
+        rule=rules[0] if len(parts) == 1 else f"{lead}.{space}{space.join(rules)}",
+        comparisons=tuple(c for part in parts for c in part.comparisons),
+        reason="; ".join(reasons) if verdict is Verdict.NOT_TESTABLE else "",
+    )

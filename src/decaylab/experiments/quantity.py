@@ -1,0 +1,186 @@
+"""What a claim is about: one number a seed, read from the records of a run.
+
+``final("test/error")`` is such a quantity; so is ``final("val/loss") - final("train/loss")``, or
+``final("test/error") - at("test/error", 0.5)``, the change over the second half of the run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from decaylab.experiments.results import Curve, Results
+    from decaylab.experiments.spec import Label
+
+# How a metric is shown and what a diverged run counts as, by the last part of its key: (scale, unit, diverged).
+_CONVENTIONS: dict[str, tuple[float, str, float | None]] = {
+    "error": (100.0, "%", 100.0),  # recorded as a share; a diverged classifier is wrong every time
+    "loss": (1.0, "nats", math.inf),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """One number a run.
+
+    Attributes:
+        name: In words, as it stands in the report.
+        unit: Of the number.
+        read: Gives the number of one run that has ended, or NaN where it was not recorded.
+    """
+
+    name: str
+    unit: str
+    read: Callable[[Results, str], float]
+
+    def __sub__(self, other: Quantity) -> Quantity:
+        """The difference of two quantities of the same run."""
+        return Quantity(
+            name=f"{self.name} minus {other.name}",
+            unit=_difference_unit(self.unit),
+            read=lambda results, run: _minus(self.read(results, run), other.read(results, run)),
+        )
+
+    def __truediv__(self, other: Quantity) -> Quantity:
+        """The ratio of two quantities of the same run."""
+        return Quantity(
+            name=f"{self.name} over {other.name}",
+            unit="",
+            read=lambda results, run: _over(self.read(results, run), other.read(results, run)),
+        )
+
+    def by_seed(self, results: Results, where: Mapping[str, Label]) -> dict[Label, float]:
+        """Return the number of every seed under some labels; NaN where a run has not ended or did not record it."""
+        return {
+            seed: self.read(results, run) if results.ended(run) else math.nan
+            for seed, run in results.by_seed(where).items()
+        }
+
+
+def final(
+    key: str,
+    *,
+    name: str | None = None,
+    unit: str | None = None,
+    scale: float | None = None,
+    diverged: float | None = None,
+) -> Quantity:
+    """The last record of a key.
+
+    Args:
+        key: Metric, such as ``test/error``.
+        name: In words; the key by default.
+        unit: Of the scaled number. Keys that end in ``error`` are recorded as shares and shown in %; losses are nats.
+        scale: What the record is multiplied by.
+        diverged: What a diverged run counts as, in scaled units. By default 100 % for an error and infinity for a loss;
+            for other metrics a diverged run counts as not recorded, because its last record says little.
+
+    Returns:
+        The quantity.
+    """
+    return _reading(key, f"final {name or key}", unit, scale, diverged, _last)
+
+
+def at(
+    key: str,
+    fraction: float,
+    *,
+    name: str | None = None,
+    unit: str | None = None,
+    scale: float | None = None,
+    diverged: float | None = None,
+) -> Quantity:
+    """The last record at or before a fraction of training; see ``final`` for the arguments."""
+
+    def read(curve: Curve) -> float:
+        values = [v for f, v in zip(curve.fractions, curve.values, strict=True) if f <= fraction + 1e-9]
+        return values[-1] if values else math.nan
+
+    return _reading(key, f"{name or key} at {100 * fraction:g} % of training", unit, scale, diverged, read)
+
+
+def mean_over(
+    key: str,
+    start: float,
+    stop: float,
+    *,
+    name: str | None = None,
+    unit: str | None = None,
+    scale: float | None = None,
+    diverged: float | None = None,
+) -> Quantity:
+    """The mean of the records between two fractions of training; see ``final`` for the arguments."""
+
+    def read(curve: Curve) -> float:
+        pairs = zip(curve.fractions, curve.values, strict=True)
+        values = [v for f, v in pairs if start - 1e-9 <= f <= stop + 1e-9]
+        return math.fsum(values) / len(values) if values else math.nan
+
+    label = f"mean {name or key} from {100 * start:g} to {100 * stop:g} % of training"
+    return _reading(key, label, unit, scale, diverged, read)
+
+
+def lowest(key: str, *, name: str | None = None, unit: str | None = None, scale: float | None = None) -> Quantity:
+    """The smallest finite record of a key, also of a run that diverged; see ``final`` for the arguments."""
+
+    def read(curve: Curve) -> float:
+        return min(filter(math.isfinite, curve.values), default=math.nan)
+
+    quantity = _reading(key, f"lowest {name or key}", unit, scale, None, read, alive_only=False)
+    return quantity
+
+
+def slope_over(
+    key: str, start: float, stop: float, *, name: str | None = None, unit: str | None = None, scale: float | None = None
+) -> Quantity:
+    """The least-squares slope of a key between two fractions of training, per whole run; see ``final``."""
+    from decaylab.experiments.statistics import slope
+
+    def read(curve: Curve) -> float:
+        pairs = [(f, v) for f, v in zip(curve.fractions, curve.values, strict=True) if start - 1e-9 <= f <= stop + 1e-9]
+        return slope([f for f, _ in pairs], [v for _, v in pairs])
+
+    label = f"slope of {name or key} from {100 * start:g} to {100 * stop:g} % of training"
+    plain = _reading(key, label, unit, scale, None, read)
+    return Quantity(name=plain.name, unit=f"{plain.unit} per run".strip(), read=plain.read)
+
+
+def _last(curve: Curve) -> float:
+    return curve.values[-1] if curve.values else math.nan
+
+
+def _reading(
+    key: str,
+    name: str,
+    unit: str | None,
+    scale: float | None,
+    diverged: float | None,
+    reduce: Callable[[Curve], float],
+    *,
+    alive_only: bool = True,
+) -> Quantity:
+    own_scale, own_unit, own_diverged = _CONVENTIONS.get(key.rsplit("/", 1)[-1], (1.0, "", None))
+    factor = own_scale if scale is None else scale
+    lost = own_diverged if diverged is None else diverged
+
+    def read(results: Results, run: str) -> float:
+        if alive_only and results.diverged(run):
+            return math.nan if lost is None else lost
+        return factor * reduce(results.curve(run, key))
+
+    return Quantity(name=name, unit=own_unit if unit is None else unit, read=read)
+
+
+def _minus(a: float, b: float) -> float:
+    return 0.0 if a == b else a - b
+
+
+def _over(a: float, b: float) -> float:
+    return a / b if b else math.nan
+
+
+def _difference_unit(unit: str) -> str:
+    return "percentage points" if unit == "%" else unit

@@ -1,0 +1,49 @@
+import math
+
+import pytest
+from tests.experiments.synthetic import Row, results
+
+from decaylab.experiments.quantity import at, final, lowest, mean_over, slope_over
+
+WITH = {"lr": "large", "wd": "with"}
+
+
+def test_errors_are_percent_and_losses_nats():
+    found = results(noise=0.0)
+    assert final("test/error").by_seed(found, WITH)[0] == pytest.approx(13.0, abs=0.02)
+    assert final("test/error").unit == "%"
+    assert final("train/loss").by_seed(found, WITH) == pytest.approx({0: 0.8, 1: 0.8, 2: 0.8})
+
+
+def test_reductions_along_the_run():
+    found = results(noise=0.0)
+    loss = {"lr": "small", "wd": "none"}
+    assert at("train/loss", 0.5).by_seed(found, loss)[0] == pytest.approx(1.5)
+    assert mean_over("train/loss", 0.5, 1.0).by_seed(found, loss)[0] == pytest.approx(1.25)
+    assert slope_over("train/loss", 0.2, 0.9).by_seed(found, loss)[0] == pytest.approx(-1.0)
+    assert lowest("train/loss").by_seed(found, loss)[0] == pytest.approx(1.0)
+
+
+def test_quantities_subtract_and_divide_within_a_run():
+    found = results(noise=0.0)
+    change = final("test/error") - at("test/error", 0.5)
+    assert change.unit == "percentage points"
+    assert change.by_seed(found, WITH)[0] == pytest.approx(-2.5, abs=0.1)
+    ratio = final("train/loss") / at("train/loss", 0.0)
+    assert ratio.by_seed(found, WITH)[0] == pytest.approx(0.4)
+
+
+def test_a_diverged_run_counts_as_the_worst():
+    lost = lambda labels, row: Row(status="diverged", step=50) if labels["seed"] == 1 else row  # noqa: E731
+    found = results(change=lost)
+    assert final("test/error").by_seed(found, WITH)[1] == 100.0
+    assert final("train/loss").by_seed(found, WITH)[1] == math.inf
+    assert final("train/loss", diverged=9.0).by_seed(found, WITH)[1] == 9.0
+    assert math.isnan(final("epoch").by_seed(found, WITH)[1])
+    assert lowest("train/loss").by_seed(found, WITH)[1] == pytest.approx(1.7)
+
+
+def test_a_run_that_has_not_ended_has_no_number():
+    going = lambda labels, row: Row(status="running", step=190) if labels["seed"] == 1 else row  # noqa: E731
+    assert math.isnan(final("test/error").by_seed(results(change=going), WITH)[1])
+    assert math.isnan(final("no/such/key").by_seed(results(), WITH)[0])
