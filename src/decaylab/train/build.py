@@ -21,7 +21,7 @@ ROLES = ("matrix", "embedding", "head", "norm", "bias", "scalar")
 
 def vision_model(config: VisionModel, num_classes: int, in_channels: int) -> nn.Module:
     """Build an image classifier with fresh random weights."""
-    shape = {"num_classes": num_classes, "in_channels": in_channels, "width": config.width}
+    shape: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "width": config.width}
     match config.architecture:
         case "vgg16" | "vgg16_bn":
             return models.vgg16(batch_norm=config.architecture == "vgg16_bn", activation=config.activation, **shape)

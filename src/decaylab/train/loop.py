@@ -1,7 +1,7 @@
 """The one training loop, for vision and language: steps, evaluations, records, checkpoints, and the end of a run.
 
-Its outlets are ``record`` (metrics), ``folder`` (checkpoints and snapshots) and ``heartbeat`` (progress; the answer says
-whether to go on). On the CPU the same settings give the same bits, with and without checkpoints, probes and
+Its outlets are ``record`` (metrics), ``folder`` (checkpoints and snapshots) and ``heartbeat`` (progress; its answer
+says whether to go on). On the CPU the same settings give the same bits, with and without checkpoints, probes and
 interruptions in between.
 """
 
@@ -178,8 +178,8 @@ class _Training:
     @torch.no_grad()
     def _add_penalty(self) -> None:
         """Add the gradient of the penalty in the loss, before the clipping as if autograd had done it."""
-        with_grad = [p for p in self.stepper.decayed if p.grad is not None]
-        torch._foreach_add_([p.grad for p in with_grad], with_grad, alpha=self.stepper.penalty)  # type: ignore[arg-type]
+        pairs = [(p.grad, p) for p in self.stepper.decayed if p.grad is not None]
+        torch._foreach_add_([g for g, _ in pairs], [p for _, p in pairs], alpha=self.stepper.penalty)
 
     def _autocast(self) -> Any:
         precision = self.config.precision

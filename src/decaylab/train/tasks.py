@@ -87,7 +87,6 @@ class VisionTask:
         self.evaluate_every = config.evaluation.every * self.steps_per_epoch
         self.snapshots_every = config.snapshots_every * self.steps_per_epoch
         self.examples_per_step = config.batch_size
-        self._generator = torch.Generator()
         self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.long))
         self._device = device
 
@@ -95,13 +94,13 @@ class VisionTask:
         """Return the micro-batches of a step: images (B, C, H, W) and labels (B,)."""
         epoch, within = divmod(step, self.steps_per_epoch or 1)
         if self._order[0] != epoch:
-            self._generator.manual_seed(_mix(self._config.seed, epoch))
-            self._order = (epoch, torch.randperm(self._size, generator=self._generator).to(self._device))
+            order = data.sampling.epoch_order(self._size, seed=self._config.seed, epoch=epoch)
+            self._order = (epoch, order.to(self._device))
         chosen = self._order[1][within * self._config.batch_size : (within + 1) * self._config.batch_size]
         x, y = self._train_x[chosen], self._train_y[chosen]
         if self._config.data.augment:
-            self._generator.manual_seed(_mix(self._config.seed, self.total_steps + step))
-            x = data.augment(x, self._generator)
+            generator = torch.Generator().manual_seed(_seed_of_step(self._config.seed, step))
+            x = data.augment(x, generator)
         parts = min(self._config.accumulation, len(y))
         return list(zip(x.chunk(parts), y.chunk(parts), strict=True)) if parts > 1 else [(x, y)]
 
@@ -146,11 +145,8 @@ class VisionTask:
             module.training = training
 
     def fixed_batches(self, points: int) -> list[Batch]:
-        """Return up to ``points`` training points, as near as can be the same number of each class, in data order."""
-        classes = int(self._train_y.max()) + 1
-        share = math.ceil(points / classes)
-        chosen = torch.cat([torch.nonzero(self._train_y == c).flatten()[:share] for c in range(classes)])
-        chosen = chosen.sort().values[:points] if len(chosen) > points else chosen.sort().values
+        """Return up to ``points`` training points, the same number of each class, in data order."""
+        chosen = data.sampling.balanced_subset(self._train_y, points).to(self._device)
         x, y = self._train_x[chosen], self._train_y[chosen]
         size = min(self._config.evaluation.batch_size, 250)
         return list(zip(x.split(size), y.split(size), strict=True))
@@ -174,13 +170,13 @@ class LanguageTask:
         # Evaluation batches depend on the data alone: every run, whatever its seed, is measured on the same text.
         count, size = config.evaluation.batches, config.evaluation.batch_size
         self._fixed = {
-            split: [sequences.batch(size, seed=_mix(number, index)) for index in range(count)]
-            for number, (split, sequences) in enumerate((("train", self._train), ("val", self._val)), start=1)
+            split: [sequences.batch(size, seed=index) for index in range(count)]
+            for split, sequences in (("train", self._train), ("val", self._val))
         }
 
     def batches(self, step: int) -> list[Batch]:
         """Return the micro-batches of a step: tokens (B, T) and the tokens that follow (B, T)."""
-        x, y = self._train.batch(self._config.batch_size, seed=_mix(self._config.seed, step))
+        x, y = self._train.step(self._config.batch_size, step, seed=self._config.seed)
         parts = self._config.accumulation
         return list(zip(x.chunk(parts), y.chunk(parts), strict=True)) if parts > 1 else [(x, y)]
 
@@ -211,10 +207,6 @@ class LanguageTask:
         return self._fixed["train"][: math.ceil(points / size)]
 
 
-def _mix(seed: int, counter: int) -> int:
-    """Return a 63-bit seed for one (seed, counter) pair; splitmix64, so that neighbours have nothing in common."""
-    mask = 2**64 - 1
-    z = (seed * 0x9E3779B97F4A7C15 + counter * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & mask
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-    return (z ^ (z >> 31)) >> 1
+def _seed_of_step(seed: int, step: int) -> int:
+    """Return a generator's seed for one step; the multiplier keeps neighbouring runs from sharing any."""
+    return (seed * 0x9E3779B97F4A7C15 + step) % 2**63
