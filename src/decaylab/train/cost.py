@@ -18,7 +18,9 @@ def flops_per_step(config: AnyRun) -> float:
         blocks = model.blocks / 2 if model.architecture == "resnet_small" else 1.0
         return 6 * macs * blocks * config.batch_size
     model_ = config.model
-    weights = 12 * model_.num_layers * model_.width**2 + (model_.vocab_size or 50_304) * model_.width
+    tokenizer, _, size = config.data.tokenizer.partition(":")
+    vocabulary = model_.vocab_size or int(size or {"ascii": 128, "bytes": 256}.get(tokenizer, 50_304))
+    weights = 12 * model_.num_layers * model_.width**2 + vocabulary * model_.width
     tokens = config.batch_size * model_.context
     return 6.0 * tokens * (weights + model_.num_layers * model_.width * model_.context)
 
