@@ -9,7 +9,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from decaylab import models
 from decaylab.errors import DecaylabError
-from decaylab.params import roles, scale_invariant
+from decaylab.params import jointly_scale_invariant, scale_invariant
 
 
 def _conv_net():
@@ -56,11 +56,15 @@ def test_gpt_with_branch_and_qk_norm_has_invariant_hidden_matrices():
     assert not any(scale_invariant(models.GPT(**sizes), tokens).values())
 
 
-def test_scale_invariant_resnet():
+def test_resnet_with_the_switch_is_invariant_as_a_whole():
+    images = torch.randn(16, 1, 8, 8)
     model = models.preact_resnet("small", 10, 1, width=4, scale_invariant=True)
-    found = scale_invariant(model, torch.randn(16, 1, 8, 8), names=["conv_in.weight", "blocks.0.conv1.weight"])
-    assert found["blocks.0.conv1.weight"]
-    assert "head.weight" in roles(model)
+    whole = jointly_scale_invariant(model, images)
+    assert whole and whole.cosine < 1e-9 and whole.output_change < 1e-9
+    assert not jointly_scale_invariant(models.preact_resnet("small", 10, 1, width=4), images)
+    # alone, only the first convolution of a block is: the second adds to the residual stream
+    alone = scale_invariant(model, images, names=["blocks.0.conv1.weight", "blocks.0.conv2.weight"])
+    assert [bool(evidence) for evidence in alone.values()] == [True, False]
 
 
 def test_zero_weight_gives_no_verdict():

@@ -20,6 +20,7 @@ _LAZY = {
     "AuditRow": "decaylab.params.table",
     "audit": "decaylab.params.table",
     "ScaleInvariance": "decaylab.params.invariance",
+    "jointly_scale_invariant": "decaylab.params.invariance",
     "scale_invariant": "decaylab.params.invariance",
 }
 __all__ = list(_LAZY)

@@ -79,50 +79,106 @@ def scale_invariant(
     Raises:
         DecaylabError: An unknown parameter name, an impossible factor, or an output without a floating-point tensor.
     """
+    names = _chosen(model, names, [item.name for item in assign(model) if item.role in ("matrix", "embedding", "head")])
+    evidence = _measure(model, inputs, [(name,) for name in names], factor, tolerance, seed)
+    return dict(zip(names, evidence, strict=True))
+
+
+def jointly_scale_invariant(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    names: Iterable[str] | None = None,
+    factor: float = 2.0,
+    tolerance: float = 1e-3,
+    seed: int = 0,
+) -> ScaleInvariance:
+    """Find whether f(w) = f(c w) when several parameters are multiplied by the same c, and give the evidence.
+
+    Matrices that end in one residual stream are invariant together though no single one is: this is what projecting a
+    whole network on a sphere, or decaying all of it by one factor, asks for.
+
+    Args:
+        model: As in `scale_invariant`.
+        inputs: As in `scale_invariant`.
+        names: Parameters that are scaled together; by default all that are trainable.
+        factor: As in `scale_invariant`.
+        tolerance: As in `scale_invariant`.
+        seed: As in `scale_invariant`.
+
+    Returns:
+        The evidence, with the parameters read as one long vector.
+
+    Raises:
+        DecaylabError: As in `scale_invariant`.
+    """
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return _measure(model, inputs, [tuple(_chosen(model, names, trainable))], factor, tolerance, seed)[0]
+
+
+def _measure(
+    model: nn.Module, inputs: Any, groups: list[tuple[str, ...]], factor: float, tolerance: float, seed: int
+) -> list[ScaleInvariance]:
     if factor <= 0 or factor == 1:
         raise DecaylabError(f"factor is {factor}: it must be positive and not 1")
-    chosen = _chosen(model, names)
     twin = _twin(model)
     weights = dict(twin.named_parameters())
     arguments = _double(inputs)
     generator = torch.Generator().manual_seed(seed)
+    names = [name for group in groups for name in group]
 
     output = _forward(twin, arguments, seed)
     # A random linear functional of the output: its gradient is orthogonal to w exactly when f does not see w's scale.
     functional = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output.device)
     gradients = torch.autograd.grad(
-        (output * functional).sum(), [weights[name] for name in chosen], allow_unused=True, materialize_grads=True
+        (output * functional).sum(), [weights[name] for name in names], allow_unused=True, materialize_grads=True
     )
-    found = {}
+    slopes = dict(zip(names, gradients, strict=True))
+    base = output.detach()
+    magnitude = base.norm() * functional.norm()
+
+    def moved(group: tuple[str, ...], values: list[Tensor]) -> Tensor:
+        """Norm of the output's change with the group at these values; the group is put back."""
+        kept = [weights[name].clone() for name in group]
+        for name, value in zip(group, values, strict=True):
+            weights[name].copy_(value)
+        change: Tensor = torch.linalg.vector_norm(_forward(twin, arguments, seed) - base)
+        for name, value in zip(group, kept, strict=True):
+            weights[name].copy_(value)
+        return change
+
+    found = []
     with torch.no_grad():
-        base = output.detach()
-        magnitude = base.norm() * functional.norm()
-        for name, gradient in zip(chosen, gradients, strict=True):
-            weight = weights[name]
-            size, slope = weight.norm(), gradient.norm()
-            if size == 0 or size * slope <= _ROUNDING * magnitude:
+        for group in groups:
+            old, slope = [weights[name].clone() for name in group], [slopes[name] for name in group]
+            noise = [torch.randn(w.shape, generator=generator, dtype=torch.float64).to(w.device) for w in old]
+            size, steep, loud = _norm(old), _norm(slope), _norm(noise)
+            if size == 0 or size * steep <= _ROUNDING * magnitude:
                 what = "the weight is zero" if size == 0 else "the output does not depend on it"
-                found[name] = ScaleInvariance(False, float("nan"), float("nan"), what)
+                found.append(ScaleInvariance(False, float("nan"), float("nan"), what))
                 continue
-            noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight.device)
-            original = weight.clone()
-            scaled = (_forward(twin, arguments, seed, weight, original * factor) - base).norm()
-            moved = (_forward(twin, arguments, seed, weight, original + noise * (size / noise.norm())) - base).norm()
-            weight.copy_(original)
-            change = float(scaled / moved) if moved > 0 else float("inf")
-            cosine = float((weight * gradient).sum().abs() / (size * slope))
-            found[name] = ScaleInvariance(max(change, cosine) < tolerance, cosine, change)
+            scaled = moved(group, [w * factor for w in old])
+            turned = moved(group, [w + n * (size / loud) for w, n in zip(old, noise, strict=True)])
+            change = float(scaled / turned) if turned > 0 else float("inf")
+            inner = torch.stack([(w * g).sum() for w, g in zip(old, slope, strict=True)]).sum()
+            cosine = float(inner.abs() / (size * steep))
+            found.append(ScaleInvariance(max(change, cosine) < tolerance, cosine, change))
     return found
 
 
-def _chosen(model: nn.Module, names: Iterable[str] | None) -> list[str]:
-    known = [name for name, _ in model.named_parameters()]
-    if names is None:
-        return [item.name for item in assign(model) if item.role in ("matrix", "embedding", "head")]
-    listed = list(names)
+def _norm(tensors: list[Tensor]) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors]))
+    return norm
+
+
+def _chosen(model: nn.Module, names: Iterable[str] | None, default: list[str]) -> list[str]:
+    listed = default if names is None else list(names)
+    known = {name for name, _ in model.named_parameters()}
     for name in listed:
         if name not in known:
             raise unknown("parameter", name, known)
+    if not listed:
+        raise DecaylabError("no parameter to examine: name some")
     return listed
 
 
@@ -151,12 +207,8 @@ def _double(inputs: Any) -> Any:
     return inputs
 
 
-def _forward(
-    twin: nn.Module, arguments: Any, seed: int, weight: Tensor | None = None, value: Tensor | None = None
-) -> Tensor:
-    """The output, with ``weight`` set to ``value``; the same random numbers every time, the caller's untouched."""
-    if weight is not None and value is not None:
-        weight.copy_(value)
+def _forward(twin: nn.Module, arguments: Any, seed: int) -> Tensor:
+    """The output; the same random numbers every time, and the caller's are left alone."""
     devices = {parameter.device for parameter in twin.parameters() if parameter.device.type != "cpu"}
     kind = next((device.type for device in devices), "cuda")
     with torch.random.fork_rng(devices=sorted(d.index or 0 for d in devices), device_type=kind):
