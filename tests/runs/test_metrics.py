@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from decaylab.errors import DecaylabError
 from decaylab.runs.store import Store
 
+# SQLite keeps -0.0 as 0.0, which compares equal anyway.
+VALUES = st.floats(width=64).map(lambda value: value + 0.0)
 RECORDS = st.lists(
     st.tuples(
         st.sampled_from(["a", "b", "c"]),
         st.integers(0, 2**50),
-        st.dictionaries(st.sampled_from(["train/loss", "test/error", "epoch", "Zeta"]), st.floats(width=64)),
+        st.dictionaries(st.sampled_from(["train/loss", "test/error", "epoch", "Zeta"]), VALUES),
     ),
     max_size=20,
 )

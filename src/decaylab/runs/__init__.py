@@ -13,6 +13,8 @@ _LAZY = {
     "RunRow": "decaylab.runs.store",
     "MetricWriter": "decaylab.runs.writer",
     "LeaseLost": "decaylab.runs.writer",
+    "Run": "decaylab.runs.queue",
+    "LaunchReport": "decaylab.runs.launch",
 }
 __all__ = list(_LAZY)
 

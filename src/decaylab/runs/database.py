@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Connection, Engine, Table, event, func, literal, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Connection, Engine, Insert, Table, event, func, literal, select
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 
 from decaylab.errors import DecaylabError
@@ -101,10 +101,13 @@ class Database:
             return literal(time.time())
         return func.extract("epoch", func.clock_timestamp()).cast(sqlalchemy.Double)
 
-    def insert_missing(self, table: Table) -> postgresql.Insert | sqlite.Insert:
+    def insert_missing(self, table: Table) -> Insert:
         """Return an insert into ``table`` that leaves rows that are there already."""
-        insert = sqlite.insert if self.path is not None else postgresql.insert
-        return insert(table).on_conflict_do_nothing()
+        if self.path is not None:
+            return sqlite.insert(table).on_conflict_do_nothing()
+        from sqlalchemy.dialects import postgresql  # takes a while to import
+
+        return postgresql.insert(table).on_conflict_do_nothing()
 
     def close(self) -> None:
         """Close every connection."""

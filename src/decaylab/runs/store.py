@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Row, and_, delete, func, or_, select, update
 
 from decaylab.errors import DecaylabError, unknown
-from decaylab.runs import schema, tables
+from decaylab.runs import schema
 from decaylab.runs.database import Database, in_parts
 from decaylab.runs.schema import ENDED, STATUSES
 from decaylab.runs.writer import KeyTable, MetricWriter
@@ -57,6 +57,22 @@ class RunRow:
     ended: float | None
     environment: dict[str, Any]
     summary: dict[str, Any]
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the run is never trained again (done, or diverged: a result too)."""
+        return self.status in ENDED
+
+
+class State(NamedTuple):
+    """How one run stands, without its config: what a launcher looks at again and again."""
+
+    status: str
+    alive: bool
+    step: int
+    total_steps: int
+    worker: str
+    reason: str
 
     @property
     def is_ended(self) -> bool:
@@ -111,6 +127,19 @@ class Store:
             for part in in_parts(run_ids):
                 found.update({row.id: _run_row(row) for row in connection.execute(query.where(_RUNS.id.in_(part)))})
         return [found[run_id] for run_id in dict.fromkeys(run_ids) if run_id in found]
+
+    def states(self, run_ids: Sequence[str]) -> dict[str, State]:
+        """Return how the runs stand; unknown ids are left out."""
+        alive = and_(_RUNS.status == "running", _RUNS.lease_until > self._database.now())
+        query = select(_RUNS.id, _RUNS.status, alive, _RUNS.step, _RUNS.total_steps, _RUNS.worker, _RUNS.reason)
+        found = {}
+        with self._database.read() as connection:
+            for part in in_parts(run_ids):
+                for run_id, status, live, step, total, worker, reason in connection.execute(
+                    query.where(_RUNS.id.in_(part))
+                ):
+                    found[run_id] = State(status, bool(live), step, total, worker or "", reason)
+        return found
 
     def lease(
         self, run_id: str, worker: str, seconds: float = 60, environment: Mapping[str, Any] | None = None
@@ -246,10 +275,14 @@ class Store:
         Returns:
             Columns run (str), step (int), key (str), value (float), ordered by run, then key, then step.
         """
+        from decaylab.runs import tables  # numpy and pandas come with it: launchers and workers do without
+
         return tables.read_curves(self._database, run_ids, keys).frame()
 
     def last(self, run_ids: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
         """Return each run's last value of every key it has: ``{run: {key: value}}``."""
+        from decaylab.runs import tables
+
         found = tables.read_last(self._database, run_ids)
         return {run: {key: value for key, (_, value) in keys.items()} for run, keys in found.items()}
 

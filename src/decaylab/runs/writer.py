@@ -11,7 +11,10 @@ from sqlalchemy import Connection, select
 
 from decaylab.errors import DecaylabError
 from decaylab.runs import schema
-from decaylab.runs.database import Database
+from decaylab.runs.database import Database, StoreUnreachable
+
+RETRY_SECONDS = 10.0
+"""Pause of a writer after a store that did not answer."""
 
 _SQLITE = f"INSERT OR REPLACE INTO {schema.metrics.name} (run, key, step, value) VALUES (?, ?, ?, ?)"
 _POSTGRESQL = (
@@ -85,6 +88,7 @@ class MetricWriter:
         # A mapping from (name, step), so that the later of two equal points replaces the earlier one here already.
         self._buffer: dict[tuple[str, int], float] = {}
         self._oldest = 0.0
+        self._not_before = 0.0
 
     def record(self, mapping: Mapping[str, SupportsFloat]) -> None:
         """Take the values of one step: ``{"step": 40, "train/loss": 0.31, ...}``; nan and inf are values too.
@@ -92,6 +96,8 @@ class MetricWriter:
         Raises:
             DecaylabError: There is no step, or a value is not a number.
             LeaseLost: The lease was lost (seen when the buffer is written).
+
+        A store that does not answer just now is no error here: the points wait for the next record or `flush`.
         """
         buffer = self._buffer
         if not buffer:
@@ -105,13 +111,18 @@ class MetricWriter:
             raise DecaylabError(f"a record needs its step; it had {', '.join(mapping) or 'nothing'}") from None
         except (TypeError, ValueError) as error:
             raise DecaylabError(f"a record takes whole steps and numbers, not {dict(mapping)!r}") from error
-        if len(buffer) >= self._batch or time.monotonic() - self._oldest >= self._seconds:
-            self.flush()
+        self.flush_if_due()
 
     def flush_if_due(self) -> None:
-        """Write the points if the oldest has waited long enough (for moments in which nothing is recorded)."""
-        if self._buffer and time.monotonic() - self._oldest >= self._seconds:
+        """Write the points if there are enough or the oldest has waited long enough, and the store answers."""
+        now = time.monotonic()
+        due = len(self._buffer) >= self._batch or (self._buffer and now - self._oldest >= self._seconds)
+        if not due or now < self._not_before:
+            return
+        try:
             self.flush()
+        except StoreUnreachable:
+            self._not_before = time.monotonic() + RETRY_SECONDS
 
     def flush(self) -> None:
         """Write every buffered point now, in one transaction; on an error they stay in the buffer."""

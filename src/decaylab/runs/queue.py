@@ -1,0 +1,144 @@
+"""Which run is trained next: the longest whose needs have ended, and what becomes of those whose needs never will."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from decaylab.errors import DecaylabError
+from decaylab.runs.store import State, Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run to train.
+
+    Attributes:
+        id: Hash of the config.
+        config: The frozen config as plain data.
+        kind: ``vision`` or ``language``.
+        cost: Relative length; only ratios matter, until the first measured rates give them a unit.
+        threads_hint: Threads that it can use well on a CPU: ``None`` for one, 0 for all cores.
+        needs: Ids of the runs that have to end before this one can start.
+        label: Name for the progress display; the id by default.
+    """
+
+    id: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = "vision"
+    cost: float = 1.0
+    threads_hint: int | None = None
+    needs: tuple[str, ...] = ()
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the progress display calls it."""
+        return self.label or f"{self.kind} {self.id[:8]}"
+
+
+class Queue:
+    """The runs of one launch in the order in which workers take them; their states are the store's.
+
+    Several workers, also of several launchers, hold the same queue: a lease decides who trains what.
+    """
+
+    def __init__(self, store: Store, runs: Iterable[Run]) -> None:
+        """Order the runs.
+
+        Raises:
+            DecaylabError: Runs need each other in a circle.
+        """
+        self._store = store
+        by_id = {run.id: run for run in runs}
+        lengths = _lengths(by_id)
+        self.runs = sorted(by_id.values(), key=lambda run: (-lengths[run.id], run.id))
+        self._ids = [run.id for run in self.runs]
+        self._watched = list(dict.fromkeys([*self._ids, *(need for run in self.runs for need in run.needs)]))
+
+    def states(self) -> dict[str, State]:
+        """Return how the runs and those that they need stand."""
+        return self._store.states(self._watched)
+
+    def take(self, worker: str, seconds: float, environment: Mapping[str, Any]) -> Run | None:
+        """Lease the first run that can be trained now; ``None`` when there is none at the moment."""
+        states = self.give_up_blocked()
+        for run in self.runs:
+            state = states[run.id]
+            if _is_settled(state) or state.alive or not all(states[need].is_ended for need in run.needs):
+                continue
+            if self._store.lease(run.id, worker, seconds, environment):
+                return run
+        return None
+
+    def is_settled(self, states: Mapping[str, State] | None = None) -> bool:
+        """Whether every run has ended or failed."""
+        states = self.states() if states is None else states
+        return all(_is_settled(states[run_id]) for run_id in self._ids)
+
+    def give_up_blocked(self) -> dict[str, State]:
+        """Mark the runs failed whose needs will not end, and those that need these in turn; return the states."""
+        states = self.states()
+        found = True
+        while found:
+            found = False
+            for run in self.runs:
+                if not _is_settled(states[run.id]) and not states[run.id].alive:
+                    reason = next(filter(None, (self._obstacle(need, states) for need in run.needs)), "")
+                    if reason and self._store.give_up(run.id, reason):
+                        states[run.id] = states[run.id]._replace(status="failed", reason=reason)
+                        found = True
+        return states
+
+    def _obstacle(self, need: str, states: Mapping[str, State]) -> str:
+        """Say why a needed run will not end; empty when it has or still may."""
+        state = states.get(need)
+        if state is None:
+            return f"needs run {need}, which the store does not know"
+        if state.status == "failed":
+            return f"needs run {need}, which failed: {state.reason}"
+        if need not in self._ids and not state.is_ended and not state.alive:
+            return f"needs run {need}, which nobody trains: launch it too"
+        return ""
+
+    def to_json(self) -> str:
+        """Return what a worker needs to hold the same queue; the configs are in the store."""
+        return json.dumps([{"id": run.id, "cost": run.cost, "needs": run.needs} for run in self.runs])
+
+    @classmethod
+    def from_json(cls, store: Store, text: str) -> Queue:
+        """Read what `to_json` wrote."""
+        entries = json.loads(text)
+        return cls(store, [Run(id=item["id"], cost=item["cost"], needs=tuple(item["needs"])) for item in entries])
+
+
+def _is_settled(state: State) -> bool:
+    return state.is_ended or state.status == "failed"
+
+
+def _lengths(runs: Mapping[str, Run]) -> dict[str, float]:
+    """Return each run's cost plus that of the longest chain of runs that wait for it.
+
+    Raises:
+        DecaylabError: Runs need each other in a circle.
+    """
+    missing = {run.id: sum(need in runs for need in set(run.needs)) for run in runs.values()}
+    dependants: dict[str, list[str]] = {run_id: [] for run_id in runs}
+    for run in runs.values():
+        for need in set(run.needs) & runs.keys():
+            dependants[need].append(run.id)
+    order = [run_id for run_id, count in missing.items() if count == 0]
+    for run_id in order:  # grows while it is walked: a topological order
+        for dependant in dependants[run_id]:
+            missing[dependant] -= 1
+            if missing[dependant] == 0:
+                order.append(dependant)
+    if len(order) < len(runs):
+        circle = sorted(run_id for run_id, count in missing.items() if count)
+        raise DecaylabError(f"these runs need each other, so none can start: {', '.join(circle)}")
+    lengths: dict[str, float] = {}
+    for run_id in reversed(order):
+        lengths[run_id] = runs[run_id].cost + max((lengths[d] for d in dependants[run_id]), default=0.0)
+    return lengths

@@ -1,0 +1,57 @@
+"""A training function without torch for the launcher's tests: it counts steps, checkpoints, and fails on demand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+
+from decaylab.files import atomic_write_text
+
+
+@dataclass
+class Outcome:
+    status: str
+    reason: str = ""
+    steps: int = 0
+    summary: dict = field(default_factory=dict)
+
+
+def train(config, record, *, folder, device, resolve, heartbeat, resume):
+    """Do ``steps`` steps of ``seconds``; a checkpoint every ``every`` steps holds the step and a running sum.
+
+    ``die_at``: the step at which the first attempts kill their own process, as many as ``deaths``. ``raise_at``: the
+    step at which an exception is raised. ``origin``: a run whose result is the start of the sum.
+    """
+    checkpoint, done, total = folder / "checkpoint", 0, 0
+    steps, every = config.get("steps", 3), config.get("every", 5)
+    if "origin" in config:
+        total = int((resolve(config["origin"]) / "result").read_text())
+    if resume and checkpoint.exists():
+        done, total = map(int, checkpoint.read_text().split())
+        record({"resume": done})
+    attempts = folder / "attempts"
+    folder.mkdir(parents=True, exist_ok=True)
+    with attempts.open("a") as file:
+        file.write(f"{os.getpid()} {done}\n")
+    while done < steps:
+        done, total = done + 1, total + done + 1
+        record({"step": done, "sum": total, "pid": os.getpid()})
+        if done == config.get("raise_at"):
+            raise ValueError("the loss\nwas bad")
+        if done == config.get("die_at") and len(attempts.read_text().splitlines()) <= config.get("deaths", 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if done % every == 0:
+            record({"checkpoint": done})
+            atomic_write_text(checkpoint, f"{done} {total}")
+        time.sleep(config.get("seconds", 0))
+        if not heartbeat(done, steps):
+            record({"checkpoint": done})
+            atomic_write_text(checkpoint, f"{done} {total}")
+            return Outcome("interrupted", f"stopped at step {done}", done)
+    atomic_write_text(folder / "result", str(total))
+    return Outcome(config.get("end", "done"), "", done, {"sum": total})
+
+
+not_a_function = None
