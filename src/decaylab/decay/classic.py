@@ -8,17 +8,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from decaylab.decay.norms import wide
 from decaylab.decay.rule import DecayRule, Part, Scalar, ShrinkRule, Step
 from decaylab.decay.sharding import like
+from decaylab.errors import DecaylabError
 
 
 @dataclass(frozen=True)
 class L2(DecayRule):
     r"""Coupled decay, an L2 penalty: ``g <- g + lambda p`` before momentum and moments.
 
-    The gradient that the user sees (``p.grad``) is the same before and after the step. With LBFGS the loss that its
-    line search sees contains ``lambda / 2 ||p||^2`` too. Bit for bit ``torch.optim.SGD(weight_decay=lambda)`` and
-    ``Adam(weight_decay=lambda)``. A zero gradient still decays.
+    Bit for bit ``torch.optim.SGD(weight_decay=lambda)`` and ``Adam(weight_decay=lambda)``. The gradient that the user
+    sees (``p.grad``) is the same before and after the step. With LBFGS, the loss that its line search sees contains
+    ``lambda / 2 ||p||^2`` too. A zero gradient still decays.
 
     Attributes:
         weight_decay: lambda, the coefficient of ``lambda / 2 ||p||^2``.
@@ -31,33 +33,42 @@ class L2(DecayRule):
         return self.weight_decay * part.strength if convention == "coupled" else None
 
     def before(self, step: Step) -> None:
-        """Put ``g + lambda p`` in the place of every gradient; ``attach`` puts the user's back after the step."""
+        """Put ``g + lambda p`` in the place of every gradient; `attach` puts the user's back after the step."""
         for part in step.parts:
-            coefficient = self.weight_decay * part.strength
-            if isinstance(coefficient, Tensor):
-                sums = torch._foreach_add(part.grads, torch._foreach_mul(part.weights, coefficient))
-            elif coefficient == 0:
-                continue
-            else:
-                sums = torch._foreach_add(part.grads, part.weights, alpha=coefficient)
-            for p, total in zip(part.params, sums, strict=True):
-                p.grad = like(p, total)
+            add_to_gradients(part, part.weights, self.weight_decay * part.strength)
 
     def penalty(self, step: Step) -> Scalar | None:
-        """Return ``lambda / 2 sum ||p||^2``, for optimizers whose line search must see it in the loss."""
-        total: Scalar = 0.0
-        for part in step.parts:
-            squares = torch.stack(torch._foreach_norm(part.weights)).square().sum()
-            total = total + 0.5 * self.weight_decay * part.strength * squares
-        return total
+        """Return ``lambda / 2 sum ||p||^2``."""
+        return half_square_sum([(part.weights, self.weight_decay * part.strength) for part in step.parts])
+
+
+def add_to_gradients(part: Part, direction: list[Tensor], coefficient: Scalar) -> None:
+    """Give every parameter of ``part`` a new gradient, ``g + coefficient * direction``."""
+    if isinstance(coefficient, Tensor):
+        sums = torch._foreach_add(part.grads, torch._foreach_mul(direction, coefficient.to(direction[0].device)))
+    elif coefficient == 0:
+        return
+    else:
+        sums = torch._foreach_add(part.grads, direction, alpha=coefficient)
+    for p, total in zip(part.params, sums, strict=True):
+        p.grad = like(p, total)
+
+
+def half_square_sum(terms: list[tuple[list[Tensor], Scalar]]) -> Scalar:
+    """Return ``sum c / 2 ||w||^2`` over lists of tensors ``w`` with their coefficients ``c``."""
+    total: Scalar = 0.0
+    for weights, coefficient in terms:
+        squares = torch.stack(torch._foreach_norm(weights, 2, dtype=wide(weights[0].dtype))).square().sum()
+        total = total + 0.5 * coefficient * squares
+    return total
 
 
 @dataclass(frozen=True)
 class Decoupled(ShrinkRule):
-    r"""Decoupled decay, AdamW's: ``p <- p (1 - lr lambda)``, then the optimizer's own update.
+    r"""Decoupled decay, AdamW's: ``p <- p (1 - lr_t lambda)``, then the optimizer's own update.
 
-    Bit for bit ``torch.optim.AdamW(weight_decay=lambda)``. A zero gradient still decays.
-    Loshchilov and Hutter 2019, in torch's convention (times lr).
+    Bit for bit ``torch.optim.AdamW(weight_decay=lambda)``. A zero gradient still decays. Loshchilov and Hutter 2019
+    (arXiv 1711.05101), in torch's convention.
 
     Attributes:
         weight_decay: lambda, multiplied by the learning rate of each step.
@@ -65,10 +76,147 @@ class Decoupled(ShrinkRule):
 
     weight_decay: float = 1e-2
 
-    def shrink(self, part: Part, step: Step) -> Scalar:
+    def shrink(self, part: Part, step: Step | None) -> Scalar:
         """Return ``lr lambda``."""
         return part.lr * (self.weight_decay * part.strength)
 
     def lend(self, convention: str | None, part: Part, step: Step) -> Scalar | None:
         """Return lambda for a kernel that decouples."""
         return self.weight_decay * part.strength if convention == "decoupled" else None
+
+
+@dataclass(frozen=True)
+class _OverPeak(ShrinkRule):
+    """Base of the rules that divide by the peak of the learning rate.
+
+    Attributes:
+        max_lr: The peak. None takes the group's ``max_lr`` or ``initial_lr`` (torch's schedulers write them), else the
+            learning rate at attaching; the value is kept in the optimizer's state.
+    """
+
+    max_lr: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_lr is not None and not self.max_lr > 0:
+            raise DecaylabError(f"max_lr must be above 0, got {self.max_lr}")
+
+
+@dataclass(frozen=True)
+class Independent(_OverPeak):
+    r"""Decay times the schedule alone: ``p <- p (1 - lambda lr_t / lr_max)``.
+
+    So lambda does not change its meaning with the peak learning rate: ``Independent(lambda lr_max)`` is
+    ``Decoupled(lambda)``. A zero gradient still decays. Loshchilov and Hutter 2019 in their own convention; Wortsman et
+    al. 2023 (arXiv 2309.14322).
+
+    Attributes:
+        weight_decay: lambda, the share taken by a step at the peak learning rate.
+    """
+
+    weight_decay: float = 1e-4
+
+    def shrink(self, part: Part, step: Step | None) -> Scalar:
+        """Return ``lambda lr / lr_max``."""
+        return part.lr * (self.weight_decay * part.strength / part.find_max_lr())
+
+    def lend(self, convention: str | None, part: Part, step: Step) -> Scalar | None:
+        """Return ``lambda / lr_max`` for a kernel that decouples."""
+        return self.weight_decay * part.strength / part.find_max_lr() if convention == "decoupled" else None
+
+
+@dataclass(frozen=True)
+class Constant(ShrinkRule):
+    r"""The same share at every step, whatever the learning rate: ``p <- p (1 - lambda)``.
+
+    A zero gradient still decays, and so does a learning rate of 0.
+
+    Attributes:
+        weight_decay: lambda, the share taken by every step.
+    """
+
+    def shrink(self, part: Part, step: Step | None) -> Scalar:
+        """Return lambda."""
+        return self.weight_decay * part.strength
+
+    def lend(self, convention: str | None, part: Part, step: Step) -> Scalar | None:
+        """Return ``lambda / lr`` for a kernel that decouples, while there is a learning rate."""
+        if convention != "decoupled" or isinstance(part.lr, Tensor) or part.lr <= 0:
+            return None
+        return self.weight_decay * part.strength / part.lr
+
+
+@dataclass(frozen=True)
+class QuadraticLR(ShrinkRule):
+    r"""Decay times the square of the learning rate: ``p <- p (1 - lr_t^2 lambda)``.
+
+    A zero gradient still decays. Chowdhery et al. 2022 (PaLM, arXiv 2204.02311), with lambda = 1 there.
+
+    Attributes:
+        weight_decay: lambda, multiplied by the squared learning rate of each step.
+    """
+
+    def shrink(self, part: Part, step: Step | None) -> Scalar:
+        """Return ``lr^2 lambda``."""
+        return part.lr * part.lr * (self.weight_decay * part.strength)
+
+    def lend(self, convention: str | None, part: Part, step: Step) -> Scalar | None:
+        """Return ``lr lambda`` for a kernel that decouples."""
+        return part.lr * (self.weight_decay * part.strength) if convention == "decoupled" else None
+
+
+@dataclass(frozen=True)
+class Corrected(_OverPeak):
+    r"""AdamC's decay for normalised layers: ``p <- p (1 - lambda lr_t^2 / lr_max)``.
+
+    With plain decay the steady-state ratio of gradient to weight norm of a normalised layer is
+    ``sqrt(2 lambda / lr_t)`` and blows up as the learning rate falls; here it stays ``sqrt(2 lambda / lr_max)``. Meant
+    for weights whose output is normalised (not for the normalisation's gains, nor for an output head without
+    normalisation: give those `Decoupled`). A zero gradient still decays. Defazio 2025 (arXiv 2506.02285).
+
+    Attributes:
+        weight_decay: lambda, as in `Decoupled` at the peak learning rate.
+    """
+
+    def shrink(self, part: Part, step: Step | None) -> Scalar:
+        """Return ``lambda lr^2 / lr_max``."""
+        return part.lr * part.lr * (self.weight_decay * part.strength / part.find_max_lr())
+
+    def lend(self, convention: str | None, part: Part, step: Step) -> Scalar | None:
+        """Return ``lambda lr / lr_max`` for a kernel that decouples."""
+        if convention != "decoupled":
+            return None
+        return part.lr * (self.weight_decay * part.strength / part.find_max_lr())
+
+
+@dataclass(frozen=True)
+class Cautious(DecayRule):
+    r"""Decay only where it does not work against the update: ``p <- p - lr u - lr lambda 1[u p >= 0] p``.
+
+    ``u`` is the optimizer's whole update (momentum, preconditioning), taken as what the weights really moved by; ``p``
+    is the old weight. Where the update is zero the weight decays, so a zero gradient without momentum decays all. Chen
+    et al. 2025 (arXiv 2510.12402), algorithm 1.
+
+    Attributes:
+        weight_decay: lambda, as in `Decoupled`.
+    """
+
+    keeps_old: ClassVar[bool] = True
+
+    def after(self, step: Step) -> None:
+        """Take ``lr lambda p`` from the weights whose update did not point away from zero."""
+        for part in step.parts:
+            coefficient = part.lr * (self.weight_decay * part.strength)
+            if not isinstance(coefficient, Tensor) and coefficient == 0:
+                continue
+            # Signs, not products: the product of two small numbers may round to zero and lose its sign.
+            agree = torch._foreach_sub(part.old, part.weights)
+            torch._foreach_sign_(agree)
+            torch._foreach_mul_(agree, torch._foreach_sign(part.old))
+            torch._foreach_add_(agree, 1.0)
+            torch._foreach_clamp_max_(agree, 1.0)
+            torch._foreach_mul_(agree, part.old)
+            if isinstance(coefficient, Tensor):
+                torch._foreach_mul_(agree, coefficient.to(agree[0].device))
+                coefficient = 1.0
+            torch._foreach_add_(part.weights, agree, alpha=-coefficient)

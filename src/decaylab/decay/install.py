@@ -25,7 +25,8 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 def _eager(method: _Method) -> _Method:
     """Leave a method out of a compiled step: a graph break before it and after it."""
-    return cast(_Method, torch.compiler.disable(method))  # type: ignore[no-untyped-call]
+    disable: Any = torch.compiler.disable
+    return cast(_Method, disable(method))
 
 
 def attach(optimizer: Optimizer, rule: Rule, params: Iterable[Tensor] | None = None, *, native: bool = True) -> Handle:
@@ -132,10 +133,10 @@ class Handle:
             covered = [p for p in group["params"] if self.covers(group, p)]
             if not covered:
                 continue
-            self._check_group(index, group, covered)
-            new += [p for p in covered if p not in self._state]
             if index not in self._max_lr:
                 self._max_lr[index] = float(group.get("initial_lr", group["lr"]))
+            self._check_group(index, group, covered)
+            new += [p for p in covered if p not in self._state]
         if not new and not self._state and self._given is None:
             raise DecaylabError("the rule has no parameter to act on: every group of the optimizer has decay=False")
         for p in new:
@@ -157,7 +158,7 @@ class Handle:
                         f"{twice} parameters already decay by {type(other.rule).__name__}: remove that rule first, or "
                         f"give both rules params of their own"
                     )
-        self.rule.check(self._optimizer, group)
+        self.rule.check(self._optimizer, self._part(index, group))
 
     def _refuse_own_decay(self, index: int, group: dict[str, Any]) -> None:
         own = group.get("weight_decay", 0)

@@ -6,10 +6,14 @@ and applied in float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from decaylab.decay.sharding import complete_sums, local
+
+Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -17,7 +21,22 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def squared_norms(params: list[Tensor], weights: list[Tensor] | None = None) -> Tensor:
+def exact(value: Tensor | float, device: torch.device | None = None) -> Tensor:
+    """Return a number as a scalar tensor of the widest dtype that its device has."""
+    tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+    place = tensor.device if device is None else device
+    return tensor.to(device=place, dtype=torch.float32 if place.type == "mps" else torch.float64)
+
+
+def by_kind(params: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Split parameters into lists of one device and dtype, which foreach needs."""
+    kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for p in params:
+        kinds.setdefault((p.device, p.dtype), []).append(p)
+    return list(kinds.values())
+
+
+def squared_norms(params: list[Tensor], weights: Tensors | None = None) -> Tensor:
     """Return ``||p||^2`` of every tensor as a vector, over all shards of it.
 
     Args:
@@ -25,40 +44,50 @@ def squared_norms(params: list[Tensor], weights: list[Tensor] | None = None) -> 
         weights: Local tensors to measure instead of the parameters' own, in the same order.
     """
     pieces = [local(p) for p in params] if weights is None else weights
-    norms = torch._foreach_norm(pieces, 2, dtype=wide(pieces[0].dtype))
-    return complete_sums(params, torch.stack(norms).square_())
+    each = torch._foreach_norm(pieces, 2, dtype=wide(pieces[0].dtype))
+    return complete_sums(params, torch.stack(each).square_())
 
 
-def norms(params: list[Tensor], weights: list[Tensor] | None = None) -> Tensor:
+def norms(params: list[Tensor], weights: Tensors | None = None) -> Tensor:
     """Return the Frobenius norm of every tensor as a vector; see `squared_norms`."""
     return squared_norms(params, weights).sqrt_()
 
 
-def dots(params: list[Tensor], left: list[Tensor], right: list[Tensor]) -> Tensor:
+def dots(params: list[Tensor], left: Tensors, right: Tensors) -> Tensor:
     """Return the inner product of every pair of local tensors as a vector, over all shards."""
     dtype = wide(left[0].dtype)
-    products = torch._foreach_mul(left, right)
+    products = torch._foreach_mul(widened(left), widened(right))
     return complete_sums(params, torch.stack([product.sum(dtype=dtype) for product in products]))
 
 
-def scale_(weights: list[Tensor], factors: Tensor) -> None:
+def safe_ratio(target: Tensor | float, norm: Tensor) -> Tensor:
+    """Return ``target / norm``, and 1 where the norm is zero: a zero weight has no direction to keep."""
+    positive = norm > 0
+    return torch.where(positive, target / torch.where(positive, norm, 1.0), 1.0)
+
+
+def widened(weights: Tensors) -> Tensors:
+    """Return float32 copies of low-precision tensors, and tensors of other dtypes as they are."""
+    dtype = wide(weights[0].dtype)
+    return weights if weights[0].dtype == dtype else [weight.to(dtype) for weight in weights]
+
+
+def scale_(weights: Tensors, factors: Tensor) -> None:
     """Multiply tensor ``i`` by ``factors[i]``, in place.
 
     float32 and float64 in one pass. bfloat16 and float16 by way of a float32 copy: as a tensor of their own dtype the
     factor would be rounded to eight bits and small corrections would be lost.
     """
-    if weights[0].dtype in (torch.float32, torch.float64):
-        torch._foreach_mul_(weights, list(factors.to(weights[0].dtype).unbind()))
-        return
-    copies = [weight.to(factors.dtype) for weight in weights]
-    torch._foreach_mul_(copies, list(factors.unbind()))
-    torch._foreach_copy_(weights, copies)
+    copies = widened(weights)
+    torch._foreach_mul_(copies, list(factors.to(copies[0].dtype).unbind()))
+    if copies is not weights:
+        torch._foreach_copy_(weights, copies)
 
 
-def multiply_(weights: list[Tensor], factor: float | Tensor) -> None:
+def multiply_(weights: Tensors, factor: float | Tensor) -> None:
     """Multiply all tensors by one number, in place; a low-precision weight is rounded once, the factor never."""
     if isinstance(factor, Tensor):
-        scale_(weights, factor.to(weights[0].device, wide(weights[0].dtype)).expand(len(weights)))
+        scale_(weights, factor.to(weights[0].device).expand(len(weights)))
     elif weights[0].dtype in (torch.float32, torch.float64) or weights[0].device.type != "cpu":
         torch._foreach_mul_(weights, factor)
     else:

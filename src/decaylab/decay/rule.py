@@ -62,6 +62,7 @@ class Step:
         index: 1 for the first step after attaching.
         state: Tensors that a rule keeps for a parameter, by parameter and name.
         shared: Numbers that a rule keeps for all of its parameters together.
+        scratch: What a rule hands from ``before`` to ``after``; forgotten after the step.
     """
 
     optimizer: Optimizer
@@ -70,6 +71,7 @@ class Step:
     index: int
     state: dict[Tensor, dict[str, Tensor]]
     shared: dict[str, float]
+    scratch: dict[str, Any] = field(default_factory=dict)
 
     def column(self, part: Part, name: str) -> Tensor:
         """Return a stored number of every parameter of ``part`` as one vector."""
@@ -101,8 +103,13 @@ class Rule:
         """Return the multiplier of the rule's own schedule at step ``index`` (0 for the first after attaching)."""
         return 1.0
 
-    def check(self, optimizer: Optimizer, group: dict[str, Any]) -> None:
-        """Raise `DecaylabError` where the rule is not defined for this optimizer and group."""
+    def check(self, optimizer: Optimizer, part: Part) -> None:
+        """Raise `DecaylabError` where the rule is not defined for this optimizer and param group.
+
+        Args:
+            optimizer: The optimizer.
+            part: The group with the settings that it has now; its lists of parameters are empty.
+        """
 
     def takes(self, param: Tensor) -> bool:
         """Whether the rule acts on a parameter of this shape at all."""
@@ -171,13 +178,28 @@ class DecayRule(Rule):
 class ShrinkRule(DecayRule):
     """Base of the rules ``p <- p (1 - c_t)`` that act on the old weights, beside the optimizer's own update."""
 
-    def shrink(self, part: Part, step: Step) -> Scalar:
-        """Return ``c_t``, the share of the weight that this step takes away."""
+    def shrink(self, part: Part, step: Step | None) -> Scalar:
+        """Return ``c_t``, the share of the weight that this step takes away.
+
+        ``step`` is None where the number is only asked for, outside of a step.
+        """
         raise NotImplementedError
+
+    def check(self, optimizer: Optimizer, part: Part) -> None:
+        """Refuse a decay that takes a whole weight or more in one step."""
+        self._refuse_flip(self.shrink(part, None))
+
+    def _refuse_flip(self, c: Scalar) -> None:
+        if not isinstance(c, Tensor) and c >= 1:
+            raise DecaylabError(
+                f"{type(self).__name__} would take {c:.3g} times the weight away in one step, which erases or flips "
+                f"it: lower weight_decay or the learning rate"
+            )
 
     def before(self, step: Step) -> None:
         """Multiply the weights by ``1 - c_t``."""
         for part in step.parts:
             c = self.shrink(part, step)
+            self._refuse_flip(c)
             if isinstance(c, Tensor) or c != 0:
                 multiply_(part.weights, 1 - c)
