@@ -15,7 +15,10 @@ from decaylab.errors import DecaylabError, unknown
 
 # name -> (module:function, one line for the overview)
 COMMANDS: dict[str, tuple[str, str]] = {
+    "reproduce": ("decaylab.cli.reproduce:reproduce", "train what is missing of an experiment and write its page"),
+    "train": ("decaylab.cli.train:train", "train one run from flags or from a file"),
     "explain": ("decaylab.cli.explain:explain", "what a weight decay does in a run, in every convention"),
+    "advise": ("decaylab.cli.advise:advise", "which weight decay, learning rate and batch size to use, and why"),
     "audit": ("decaylab.cli.audit:audit", "every parameter of a model: role, decayed or not, and why"),
     "data": ("decaylab.cli.data:data", "the data sets: which are here, and how to get the others"),
 }
@@ -63,6 +66,8 @@ def _run(name: str, arguments: list[str]) -> int:
 
     module, function = COMMANDS[name][0].split(":")
     command = getattr(importlib.import_module(module), function)
+    if getattr(command, "parses_itself", False):
+        return int(command(arguments))
     result = tyro.cli(command, args=arguments, prog=f"decaylab {name}")
     return result if isinstance(result, int) else 0
 

@@ -1,0 +1,211 @@
+"""Everything that can be recommended for one run, from what is known about it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from decaylab.advice import carry_over, deepseek, power_lines, step_law, timescale
+from decaylab.advice.carry_over import Reference
+from decaylab.advice.recommendation import Recommendation
+from decaylab.conventions import RunSize, run_size
+from decaylab.errors import DecaylabError, unknown
+from decaylab.quantities import format_count
+from decaylab.schedules import Schedule, integral
+
+OPTIMIZERS = ("adamw", "sgd", "lion", "muon")
+
+MEASURED = (
+    "The author of the blog series 'Writing an LLM from scratch' (part 32f) measured this advice on GPT-2 small, 163M "
+    "parameters, 3.26B tokens, batch 96 x 1,024, AdamW at a constant lr 4e-4, by the loss on a test set: 0.1 gave "
+    "3.692, 0.01 was better, Power Lines' 0.3372 much worse. With warm-up and cosine 0.3372 was still worse than 0.1, "
+    "at a peak of 4e-4 and, not recomputed (0.0963 would be its value there), at 1.4e-3."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """Recommendations for one run. Units are in the names and in each recommendation."""
+
+    optimizer: str
+    params: int | None
+    lr: float
+    lr_from: str
+    """Where the learning rate is from: ``given``, or the method that recommended it."""
+    size: RunSize
+    mean_lr_ratio: float
+    """Mean learning rate of the schedule over its peak."""
+    recommendations: tuple[Recommendation, ...]
+    weight_decays_to_try: tuple[float, ...]
+    """A few values that bracket the recommendations, in rising order."""
+    measured: str | None
+    """What somebody measured with such advice."""
+    notes: tuple[str, ...]
+    """What to mind before anything else."""
+
+
+def advise(
+    *,
+    params: int | None = None,
+    tokens: int | None = None,
+    seq_len: int | None = None,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    dataset_size: int | None = None,
+    epochs: float | None = None,
+    lr: float | None = None,
+    schedule: Schedule | None = None,
+    optimizer: str = "adamw",
+    momentum: float = 0.0,
+    layers: int | None = None,
+    width: int | None = None,
+    reference: Reference | None = None,
+    tokens_rounding: float = 0.0,
+) -> Advice:
+    """Recommend weight decay, learning rate and batch size for a run.
+
+    A language model: ``params``, ``tokens``, ``seq_len`` and ``batch_size`` give Power Lines, DeepSeek and Step Law.
+    Several epochs of a data set: ``dataset_size``, ``epochs``, ``batch_size`` and ``lr`` give the range between one
+    epoch and all of them. With ``reference``, the weight decay of another run is carried over at a constant timescale.
+
+    Args:
+        params: Parameters of the model.
+        tokens: Tokens seen in the run.
+        seq_len: Tokens per sequence.
+        batch_size: Sequences or examples per update.
+        steps: Updates; checked where it follows from the rest.
+        dataset_size: Examples in the data set.
+        epochs: Passes over the data set.
+        lr: Peak learning rate; for a language model DeepSeek's is taken where it is missing.
+        schedule: Learning rate by step; constant by default.
+        optimizer: ``adamw``, ``sgd``, ``lion`` or ``muon``.
+        momentum: SGD's, which multiplies the effect of its L2.
+        layers: Transformer blocks; with ``width``, the compute is counted as DeepSeek and Step Law did.
+        width: Width of the residual stream.
+        reference: Another run to carry the weight decay over from.
+        tokens_rounding: Relative error that ``tokens`` may have because it was written as 3.26B.
+
+    Returns:
+        The advice, weight decay first.
+
+    Raises:
+        DecaylabError: Too little is known, or sizes are impossible or disagree.
+    """
+    _check(optimizer, lr, momentum, params, layers, width)
+    size = run_size(
+        steps=steps,
+        batch_size=batch_size,
+        tokens=tokens,
+        seq_len=seq_len,
+        dataset_size=dataset_size,
+        epochs=epochs,
+        tokens_rounding=tokens_rounding,
+    )
+    language = tokens is not None or (params is not None and dataset_size is None)
+    found: list[Recommendation] = []
+    notes: list[str] = []
+    to_try: set[float] = set()
+    lr_from = "given"
+    if language:
+        if params is None or size.tokens is None or size.seq_len is None or size.batch_size is None:
+            raise DecaylabError("for a language model give --params, --tokens, --seq-len and --batch-size")
+        notes += _unit_notes(params, size)
+        fits = deepseek.recommend(params=params, tokens=size.tokens, seq_len=size.seq_len, layers=layers, width=width)
+        fits += step_law.recommend(params=params, tokens=size.tokens, seq_len=size.seq_len, layers=layers, width=width)
+        if lr is None:
+            lr, lr_from = fits[0].value, fits[0].method
+        if optimizer == "adamw":
+            ratio = _mean_lr_ratio(schedule, lr, size)
+            found += fits
+            found += power_lines.recommend(
+                params=params,
+                tokens=size.tokens,
+                seq_len=size.seq_len,
+                batch_size=size.batch_size,
+                lr=lr,
+                mean_lr_ratio=ratio,
+                other_lrs={one.method: one.value for one in fits if one.quantity == "learning_rate"},
+            )
+            # What most published models use, what beat it in MEASURED, and the law's value for this schedule.
+            to_try = {0.1, 0.01, float(f"{power_lines.same_total_decay(found[-2].value, ratio):.2g}")}
+        else:
+            notes.append(
+                f"Power Lines, DeepSeek and Step Law were fitted with AdamW and say nothing of {optimizer}: carry a "
+                "weight decay over from a run that worked (--from-weight-decay)."
+            )
+    if lr is None:
+        raise DecaylabError("give the peak learning rate with --lr: a weight decay means nothing without it")
+    if size.dataset_size is not None and size.epochs is not None and size.batch_size is not None:
+        wanted = timescale.recommend_range(
+            lr=lr,
+            steps_per_epoch=size.steps / size.epochs,
+            epochs=size.epochs,
+            gain=1 / (1 - momentum),
+            optimizer=optimizer,
+        )
+        found.append(wanted)
+        assert wanted.low is not None and wanted.high is not None
+        to_try |= {float(f"{wanted.low * (wanted.high / wanted.low) ** share:.2g}") for share in (0.25, 0.5, 0.75)}
+    if reference is not None:
+        found += carry_over.recommend(reference, lr=lr, size=size, width=width)
+        to_try = {float(f"{one.value:.3g}") for one in found if one.method.startswith("constant timescale")}
+    if not found and not notes:
+        raise DecaylabError(
+            "too little to go by: give --params, --tokens, --seq-len and --batch-size, or --dataset-size, --epochs and "
+            "--batch-size, or a run to start from (--from-weight-decay)"
+        )
+    order = ("weight_decay", "learning_rate", "batch_size")
+    return Advice(
+        optimizer=optimizer,
+        params=params,
+        lr=lr,
+        lr_from=lr_from,
+        size=size,
+        mean_lr_ratio=_mean_lr_ratio(schedule, lr, size),
+        recommendations=tuple(sorted(found, key=lambda one: order.index(one.quantity))),
+        weight_decays_to_try=tuple(sorted(to_try)),
+        measured=MEASURED if language and optimizer == "adamw" else None,
+        notes=tuple(notes),
+    )
+
+
+def _mean_lr_ratio(schedule: Schedule | None, lr: float, size: RunSize) -> float:
+    return integral(schedule or Schedule(), lr, size.steps) / size.steps / lr
+
+
+def _check(
+    optimizer: str, lr: float | None, momentum: float, params: int | None, layers: int | None, width: int | None
+) -> None:
+    if optimizer not in OPTIMIZERS:
+        raise unknown("optimizer", optimizer, OPTIMIZERS)
+    if lr is not None and not 0 < lr < math.inf:
+        raise DecaylabError(f"the learning rate must be a number above 0, got {lr}")
+    if not 0 <= momentum < 1:
+        raise DecaylabError(f"momentum must be at least 0 and below 1, got {momentum}")
+    if momentum and optimizer != "sgd":
+        raise DecaylabError(f"momentum is SGD's, not {optimizer}'s: leave it out")
+    for name, number in (("params", params), ("layers", layers), ("width", width)):
+        if number is not None and number < 1:
+            raise DecaylabError(f"{name} must be at least 1, got {number}")
+    if layers is not None and width is not None and params is not None and 12 * layers * width**2 > 2 * params:
+        raise DecaylabError(
+            f"{layers:,} layers of width {width:,} have about {format_count(12 * layers * width**2)} parameters, not "
+            f"{format_count(params)}: check --params, --layers and --width"
+        )
+
+
+def _unit_notes(params: int, size: RunSize) -> list[str]:
+    """Say where a number looks as if it were in another unit."""
+    assert size.tokens is not None and size.seq_len is not None and size.batch_size is not None
+    notes = []
+    if size.tokens < params:
+        notes.append(
+            f"{format_count(size.tokens)} tokens are fewer than {format_count(params)} parameters. If the number "
+            f"counts sequences, it is {format_count(size.tokens * size.seq_len)} tokens."
+        )
+    if size.steps < 500:
+        notes.append(
+            f"The whole run has {size.steps:,} steps. If the batch of {size.batch_size:,} counts tokens, it is "
+            f"{size.batch_size / size.seq_len:,.0f} sequences."
+        )
+    return notes
