@@ -76,11 +76,11 @@ SEEDS: dict[str, Sequence[int]] = {"smoke": (0,), "mini": (100, 101, 102, 103, 1
 RECIPES = {
     "smoke": "Twenty steps of the small network: proves that the path works.",
     "mini": "Two GPTs of one layer, width 32, 2 heads, context 32, on the ASCII bytes of Python's standard library; "
-    "batch 16, AdamW (0.9, 0.95), clip 1, LR 6e-3, 2 % warm-up, cosine to a tenth, 4000 steps, decay on hidden matrices "
-    "only, loss on fixed batches. The first normalises the output of each residual branch and q and k, so that hidden "
-    "matrices are scale-free; the second is the plain pre-LN network. Found by search on other seeds than those shown. "
-    "LR 6e-3 is below the best one for no decay (3e-2 or more), and the plain network without decay is the better model "
-    "at this size: the claims are about the mechanism, never that decay gives the best model.",
+    "batch 16, AdamW (0.9, 0.95), clip 1, LR 6e-3, 2 % warm-up, cosine to a tenth, 4000 steps, decay on hidden "
+    "matrices only, loss on fixed batches. The first normalises the output of each residual branch and q and k, so "
+    "that hidden matrices are scale-free; the second is the plain pre-LN network. Found by search on other seeds than "
+    "those shown. LR 6e-3 is below the best one for no decay (3e-2 or more), and the plain network without decay is "
+    "the better model at this size: the claims are about the mechanism, never that decay gives the best model.",
     "paper": "GPT-2 small, 124M, tied, without biases, on OpenWebText with context 256: batch 256 (32 micro-batches of "
     "8), AdamW (0.9, 0.95), clip 1, LR 6e-4, 400 steps of warm-up, cosine to a tenth, 50,000 steps, bfloat16; decay on "
     "matrices and embeddings. One seed, as in the authors' commands; give --seeds 3 or more to have the claims tested.",

@@ -66,7 +66,8 @@ def fit(
 
     Args:
         config: Everything that decides the result.
-        record: Receives ``{"step": ..., key: value, ...}``; after a resume at step s first ``{"resume": s}``.
+        record: Receives ``{"step": ..., key: value, ...}``; after a resume at step s first ``{"resume": s}``, and
+            ``{"checkpoint": s}`` right before a checkpoint is written, when all before it has to be safe.
         folder: Where checkpoints and snapshots go; without one nothing is written.
         device: A torch device.
         resolve: Gives the folder of another run, for ``init_from``.
@@ -284,6 +285,7 @@ class _Training:
 
     def _save(self, done: int) -> None:
         if self.folder is not None:
+            self.record({"checkpoint": done})
             checkpoint.save(checkpoint.checkpoint_folder(self.folder, done), self.config, self.model, self._state())
             checkpoint.prune(self.folder)
 

@@ -1,0 +1,78 @@
+"""``decaylab reproduce``: train what is missing, then draw the charts, judge the claims and write the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from decaylab import experiments
+from decaylab.errors import DecaylabError
+from decaylab.experiments.results import Results
+from decaylab.experiments.spec import RunSpec
+from decaylab.runs.launch import launch
+from decaylab.runs.queue import Run
+from decaylab.runs.store import Store
+from decaylab.train.config import kind, to_dict
+from decaylab.train.cost import cost, needs, threads_hint
+from decaylab.train.requirements import require_data
+
+INTERRUPTED = 130
+
+
+def reproduce(
+    ids: Annotated[tuple[str, ...], tyro.conf.Positional],
+    budget: Literal["smoke", "mini", "paper"] = "mini",
+    store: str | None = None,
+    out: Path = Path("report"),
+    workers: int | None = None,
+    seeds: int | None = None,
+    device: str = "auto",
+) -> int:
+    """Reproduce experiments: train the runs that the store lacks, then write the page with charts and verdicts.
+
+    Finished runs are never trained twice, also when figures share them. Interrupt with Ctrl-C and run the same command
+    again to go on.
+
+    Args:
+        ids: Experiments, such as fig1 fig5; all for every one. `decaylab list` shows them.
+        budget: smoke takes seconds, mini minutes on a laptop, paper the paper's own sizes.
+        store: Database with the runs: a path or a postgresql:// URL. Default: in the platform's data folder.
+        out: Folder for the page and the charts.
+        workers: Runs trained at the same time. Default: chosen from the machine and the size of the runs.
+        seeds: Use only the first so many seeds of each setting, or more. Default: the experiment's own.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    if not ids:
+        raise DecaylabError("name at least one experiment, such as fig1; `decaylab list` shows them")
+    chosen = [experiments.get(name) for name in (experiments.all_ids() if ids == ("all",) else dict.fromkeys(ids))]
+    plans = [(experiment, experiment.runs(budget, seeds)) for experiment in chosen]
+    runs: dict[str, Run] = {}
+    for experiment, plan in plans:
+        for spec in plan:
+            runs.setdefault(spec.id, _run(experiment.id, spec))
+    require_data(spec.config for _, plan in plans for spec in plan)
+    with Store(store) as database:
+        report = launch(database.url, list(runs.values()), workers=workers, device=device)
+        from decaylab.report import build
+
+        results = [(e, Results.from_store(plan, database, budget=budget)) for e, plan in plans]
+        page = build(results, out)
+    print(page.resolve())
+    return INTERRUPTED if report.interrupted else 1 if report.failed else 0
+
+
+def _run(experiment: str, spec: RunSpec) -> Run:
+    hidden = ("panel", "network", "share")  # they restate other labels
+    labels = {name: value for name, value in spec.labels.items() if name not in hidden and not name.endswith("_value")}
+    words = (f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in labels.items())
+    return Run(
+        id=spec.id,
+        config=to_dict(spec.config),
+        kind=kind(spec.config),
+        cost=cost(spec.config),
+        threads_hint=threads_hint(spec.config),
+        needs=needs(spec.config),
+        label=f"{experiment}: {', '.join(words)}",
+    )

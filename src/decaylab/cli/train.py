@@ -1,0 +1,148 @@
+"""``decaylab train vision`` and ``decaylab train language``: one run from flags, or from a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from decaylab.errors import DecaylabError, unknown
+from decaylab.runs.launch import launch
+from decaylab.runs.queue import Run
+from decaylab.runs.store import Store
+from decaylab.train.config import KINDS, AnyRun, LanguageRun, VisionRun, check, from_dict, kind, run_id, to_dict
+from decaylab.train.cost import cost, needs, threads_hint
+from decaylab.train.requirements import require_data
+
+_USAGE = "say what to train: `decaylab train vision` or `decaylab train language`; each has --help"
+
+
+_DESCRIPTION = (
+    "Train one run. --config FILE.json takes what `decaylab show ID --json` prints (--pick ID chooses one of them), and "
+    "the flags below change settings on top of it. A finished run is not trained again; an interrupted one goes on."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Where:
+    """Where and how the run is trained; none of it changes the result."""
+
+    store: str | None = None
+    """Database for the run: a path or a postgresql:// URL. Default: in the platform's data folder."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Vision:
+    run: Annotated[VisionRun, tyro.conf.arg(name="")] = field(default_factory=VisionRun)
+    where: Annotated[_Where, tyro.conf.arg(name="")] = field(default_factory=_Where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Language:
+    run: Annotated[LanguageRun, tyro.conf.arg(name="")] = field(default_factory=LanguageRun)
+    where: Annotated[_Where, tyro.conf.arg(name="")] = field(default_factory=_Where)
+
+
+_COMMANDS: dict[str, type[_Vision] | type[_Language]] = {"vision": _Vision, "language": _Language}
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Train one run: ``train vision|language [--config FILE.json [--pick ID]] [--flags]``.
+
+    ``--config`` takes what ``decaylab show --json`` prints, or one run of it; flags change settings on top of it. The
+    run goes into the store like any other: finished, it is not trained again; interrupted, the same command goes on.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: decaylab train vision|language [--config FILE.json [--pick ID]] [--flags]\n\n{_USAGE}")
+        return 0
+    name, rest = arguments[0], list(arguments[1:])
+    if name not in _COMMANDS:
+        raise unknown("kind of run", name, KINDS)
+    file, pick = _take(rest, "--config"), _take(rest, "--pick")
+    command = _COMMANDS[name]
+    default: Any = command()
+    if file is not None:
+        config = _read(Path(file), pick)
+        if kind(config) != name:
+            raise DecaylabError(f"{file} holds a {kind(config)} run: use `decaylab train {kind(config)}`")
+        default = dataclasses.replace(default, run=config)
+    elif pick is not None:
+        raise DecaylabError("--pick chooses a run of a file: give --config FILE.json too")
+    parsed = tyro.cli(command, args=rest, prog=f"decaylab train {name}", default=default, description=_DESCRIPTION)
+    return _train(parsed.run, parsed.where)
+
+
+train.parses_itself = True  # type: ignore[attr-defined]
+
+
+def _train(config: AnyRun, where: _Where) -> int:
+    check(config)
+    require_data([config])
+    identity = run_id(config)
+    run = Run(
+        id=identity,
+        config=to_dict(config),
+        kind=kind(config),
+        cost=cost(config),
+        threads_hint=threads_hint(config),
+        needs=needs(config),
+    )
+    with Store(where.store) as store:
+        for need in run.needs:
+            if store.get(need) is None:
+                raise DecaylabError(f"this run starts from run {need}, which is not in the store: train that one first")
+        report = launch(store.url, [run], workers=1, device=where.device)
+        row = store.get(identity)
+        folder = store.folder(identity)
+    assert row is not None
+    print(f"run {identity}: {row.status}{f' ({row.reason})' if row.reason else ''}, {row.step} steps")
+    for key in sorted(k for k in row.summary if k.split("/")[-1] in ("loss", "error", "gap") or k == "effective_lr"):
+        print(f"  {key:<24} {row.summary[key]:.6g}")
+    if folder.exists():
+        print(f"  files in {folder}", file=sys.stderr)
+    return 130 if report.interrupted else 1 if report.failed else 0
+
+
+def _take(arguments: list[str], flag: str) -> str | None:
+    """Take a flag and its value out of the arguments."""
+    for position, argument in enumerate(arguments):
+        if argument.startswith(f"{flag}="):
+            del arguments[position]
+            return argument.partition("=")[2]
+        if argument == flag:
+            if position + 1 == len(arguments):
+                raise DecaylabError(f"{flag} needs a value")
+            value = arguments[position + 1]
+            del arguments[position : position + 2]
+            return value
+    return None
+
+
+def _read(path: Path, pick: str | None) -> AnyRun:
+    """Read one run from a file: its settings, or the output of ``show --json`` with the run's id."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DecaylabError(f"there is no file {path}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DecaylabError(f"{path} is not JSON ({error}); expected what `decaylab show ID --json` prints") from None
+    runs = content.get("runs") if isinstance(content, dict) else content
+    if not isinstance(runs, list):
+        return from_dict(content.get("config", content))
+    by_id = {str(run.get("id", run_id(from_dict(run.get("config", run))))): run for run in runs}
+    if pick is None and len(by_id) != 1:
+        raise DecaylabError(
+            f"{path} holds {len(by_id)} runs: choose one with --pick ID, such as {next(iter(by_id), '')}"
+        )
+    if pick is not None and pick not in by_id:
+        raise unknown("run", pick, by_id)
+    run = by_id[pick] if pick is not None else next(iter(by_id.values()))
+    return from_dict(run.get("config", run))
