@@ -15,6 +15,12 @@ _LAZY = {
     "Probe": "decaylab.probes.context",
     "Context": "decaylab.probes.context",
     "ProbeRunner": "decaylab.probes.runner",
+    "watch": "decaylab.probes.log",
+    "Log": "decaylab.probes.log",
+    "Sink": "decaylab.probes.log",
+    "Diagnosis": "decaylab.probes.diagnosis",
+    "diagnose": "decaylab.probes.diagnosis",
+    "gradient_noise": "decaylab.probes.noise",
     "measure": "decaylab.probes.standalone",
     "evaluation_twin": "decaylab.probes.twin",
 }

@@ -81,8 +81,8 @@ class DecayShare:
 
     ``update/decay_share`` is ``|a| / (|a| + |b|)``, a the decay part and b the rest of a step. Decoupled decay that
     takes away the share d: ``a = d w0`` and ``b = D + d w0``, exactly, from the measured update ``D``. Decay through
-    the gradient (L2): ``a = lr wd w0`` and ``b = lr g``, the two parts of the gradient that enters momentum and moments;
-    for plain SGD these are the parts of the update.
+    the gradient (L2): ``a = lr wd w0`` and ``b = lr g``, the two parts of the gradient that enters momentum and
+    moments; for plain SGD these are the parts of the update.
 
     In total over all parameters that decay, and by role. In rotational equilibrium of AdamW it is near
     ``sqrt(c) / (sqrt(c) + sqrt(2 r))``.

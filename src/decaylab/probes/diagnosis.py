@@ -1,0 +1,187 @@
+"""What is weight decay doing in this run? The rules that turn records into a verdict and into words.
+
+With decay at the rate c per step, squared norms relax to their equilibrium as ``exp(-2 passed)``, ``passed`` being the
+sum of c over the steps so far; in equilibrium every step turns the weights by ``sqrt(2 c r)`` (see
+`decaylab.probes.update`). The thresholds below are choices of this package, written here once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from decaylab.probes.diagnosis_words import describe
+
+Verdict = Literal["nothing recorded", "no decay", "unknown rate", "idle", "too strong", "settling", "equilibrium"]
+
+# After 1.5 timescales a squared norm is within exp(-3) = 5 % of its start's distance from equilibrium.
+SETTLED_TIMESCALES = 1.5
+# Norms count as flat when they move by less than 10 % in a timescale.
+FLAT_PER_TIMESCALE = 0.10
+# The window in which flatness and rotation are judged: the last half timescale, and at least 3 records.
+WINDOW_TIMESCALES, WINDOW_RECORDS = 0.5, 3
+# Idle: under 5 % of a timescale has passed and norms have moved by less than 1 % since the first record.
+IDLE_TIMESCALES, IDLE_CHANGE, IDLE_RECORDS = 0.05, 0.01, 3
+# Too strong: in the long run the weights turn by more than sqrt(2 / 100) = 0.14 radians (8 degrees) a step, momentum
+# counted out (r = 1): a timescale is under 100 steps, and the weights hold what the last 100 batches taught them.
+STRONG_ROTATION = math.sqrt(2 / 100)
+# Rotation counts as that of the equilibrium within a quarter.
+NEAR_PREDICTION = 1.25
+
+
+@dataclass(frozen=True)
+class RoleState:
+    """Where the parameters of one role (or all that decay, role ``""``) are now.
+
+    Attributes:
+        role: The role.
+        norm: Weight norm at the last record.
+        norm_change: Its relative change since the first record.
+        effective_lr: Effective learning rate at the last record.
+        effective_lr_change: Its factor since the first record.
+        rotation: Radians per step, mean over the window.
+        predicted: Radians per step in equilibrium, mean over the window.
+        share: Share of the update that is decay, mean over the window.
+        timescale: Steps of one timescale at the last record.
+        passed: Timescales passed.
+        slope: Relative change of the norm per timescale in the window.
+    """
+
+    role: str
+    norm: float = math.nan
+    norm_change: float = math.nan
+    effective_lr: float = math.nan
+    effective_lr_change: float = math.nan
+    rotation: float = math.nan
+    predicted: float = math.nan
+    share: float = math.nan
+    timescale: float = math.nan
+    passed: float = math.nan
+    slope: float = math.nan
+
+    @property
+    def long_run_rotation(self) -> float:
+        """Radians per step in equilibrium with momentum counted out, ``sqrt(2 c)``."""
+        return math.sqrt(2 / self.timescale)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What decay is doing.
+
+    Attributes:
+        verdict: The case, from a fixed list.
+        steps: Steps covered by the records.
+        state: All parameters that decay, together.
+        roles: Each role that decays.
+    """
+
+    verdict: Verdict
+    steps: int = 0
+    state: RoleState = field(default_factory=lambda: RoleState(""))
+    roles: tuple[RoleState, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The diagnosis in words."""
+        return describe(self)
+
+
+def diagnose(records: Sequence[dict[str, float]]) -> Diagnosis:
+    """Judge records of the default probes.
+
+    Args:
+        records: Records of `decaylab.watch`, in the order of the steps.
+
+    Returns:
+        The diagnosis. Keys that are missing leave NaN, and the verdict says what could be judged.
+    """
+    if not records:
+        return Diagnosis("nothing recorded")
+    last = records[-1]
+    steps = int(last["step"] - records[0]["step"]) + 1
+    roles = sorted(key.removeprefix("timescale/passed/") for key in last if key.startswith("timescale/passed/"))
+    known = roles or sorted(key.removeprefix("weights/norm/") for key in last if key.startswith("weights/norm/"))
+    whole = _state("", records, known)
+    each = tuple(_state(role, records, [role]) for role in roles)
+    return Diagnosis(_verdict(whole, records), steps, whole, each)
+
+
+def _verdict(state: RoleState, records: Sequence[dict[str, float]]) -> Verdict:
+    if math.isnan(state.passed):
+        decays = any(key.startswith("update/decay_share") for key in records[-1])
+        return "unknown rate" if decays else "no decay"
+    if state.long_run_rotation > STRONG_ROTATION:
+        return "too strong"
+    still = abs(state.norm_change) < IDLE_CHANGE
+    if state.passed < IDLE_TIMESCALES and still and len(records) >= IDLE_RECORDS:
+        return "idle"
+    if state.passed >= SETTLED_TIMESCALES and abs(state.slope) < FLAT_PER_TIMESCALE:
+        return "equilibrium"
+    return "settling"
+
+
+def _state(role: str, records: Sequence[dict[str, float]], members: Sequence[str]) -> RoleState:
+    suffix = f"/{role}" if role else ""
+    first, last = records[0], records[-1]
+    passed = last.get(f"timescale/passed{suffix}", math.nan)
+    window = _window(records, f"timescale/passed{suffix}", passed)
+    norms = [_joint_norm(record, members) for record in (first, window[0], last)]
+    elapsed = passed - window[0].get(f"timescale/passed{suffix}", math.nan)
+    rate, earlier = (_joint_rate(record, members) for record in (last, first))
+    return RoleState(
+        role=role,
+        norm=norms[2],
+        norm_change=_ratio(norms[2], norms[0]) - 1,
+        effective_lr=rate,
+        effective_lr_change=_ratio(rate, earlier),
+        rotation=_joint_rotation(window, members, "update/angular"),
+        predicted=_joint_rotation(window, members, "update/angular_predicted"),
+        share=_mean([record.get(f"update/decay_share{suffix}", math.nan) for record in window]),
+        timescale=last.get(f"timescale/steps{suffix}", math.nan),
+        passed=passed,
+        slope=math.log(_ratio(norms[2], norms[1])) / elapsed if elapsed > 0 and norms[1] > 0 < norms[2] else math.nan,
+    )
+
+
+def _window(records: Sequence[dict[str, float]], key: str, passed: float) -> Sequence[dict[str, float]]:
+    start = max(0, len(records) - WINDOW_RECORDS)
+    while start > 0 and passed - records[start].get(key, math.nan) < WINDOW_TIMESCALES:
+        start -= 1
+    return records[start:]
+
+
+def _joint_norm(record: dict[str, float], members: Sequence[str]) -> float:
+    return math.sqrt(sum(record.get(f"weights/norm/{role}", math.nan) ** 2 for role in members)) or math.nan
+
+
+def _joint_rate(record: dict[str, float], members: Sequence[str]) -> float:
+    """Effective learning rate of several roles: norm-weighted like that of several groups."""
+    norms = [record.get(f"weights/norm/{role}", math.nan) for role in members]
+    rates = [record.get(f"effective_lr/{role}", math.nan) for role in members]
+    total = sum(n**2 for n in norms)
+    if not total:
+        return math.nan
+    return math.sqrt(sum((rate * n * n) ** 2 for rate, n in zip(rates, norms, strict=True))) / total
+
+
+def _joint_rotation(window: Sequence[dict[str, float]], members: Sequence[str], key: str) -> float:
+    values = []
+    for record in window:
+        squares = [record.get(f"weights/norm/{role}", math.nan) ** 2 for role in members]
+        angles = [record.get(f"{key}/{role}", math.nan) ** 2 for role in members]
+        known = [(s, a) for s, a in zip(squares, angles, strict=True) if not math.isnan(s * a)]
+        if known and sum(s for s, _ in known) > 0:
+            values.append(math.sqrt(sum(s * a for s, a in known) / sum(s for s, _ in known)))
+    return _mean(values)
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [v for v in values if not math.isnan(v)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b else math.nan
