@@ -21,10 +21,10 @@ def _programs() -> Path | None:
 
 @pytest.fixture(scope="session")
 def postgresql_server():
-    """A URL up to the database's name; a fresh server on a socket in a scratch folder, stopped at the end."""
+    """A URL with ``{database}`` in it; a fresh server on a socket in a scratch folder, stopped at the end."""
     given = os.environ.get("DECAYLAB_TEST_POSTGRESQL")
     if given:
-        yield given
+        yield f"{given.rpartition('/')[0]}/{{database}}"
         return
     pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'decaylab[postgres]'")
     programs = _programs()
@@ -53,21 +53,29 @@ def postgresql_server():
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def postgresql_database(postgresql_server):
+    """The URL of a database of this test process's own."""
+    import psycopg
+
+    name = f"decaylab_test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgresql_server.format(database="postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield postgresql_server.format(database=name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
     """The URL of an empty database."""
     if request.param == "sqlite":
-        yield str(tmp_path / "runs.db")
-        return
+        return str(tmp_path / "runs.db")
+    database = request.getfixturevalue("postgresql_database")
     import psycopg
 
-    server = request.getfixturevalue("postgresql_server")
-    name = f"t{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(server.format(database="postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    yield server.format(database=name)
-    with psycopg.connect(server.format(database="postgres"), autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    return database
 
 
 @pytest.fixture

@@ -77,11 +77,11 @@ def test_points_are_replaced_selected_and_ordered(store):
     assert len(store.table(["b"])) == 9
 
 
-@pytest.mark.parametrize("run_ids, keys", [([], None), (["zz"], None), (None, []), (None, ["zz"]), (["a"], ["x"])])
-def test_an_empty_table_has_its_columns(store, run_ids, keys):
-    frame = store.table(run_ids, keys)
-    assert list(frame.columns) == ["run", "step", "key", "value"] and len(frame) == 0
-    assert frame["step"].dtype == np.int64 and frame["value"].dtype == np.float64
+def test_an_empty_table_has_its_columns(store):
+    for run_ids, keys in (([], None), (["zz"], None), (None, []), (None, ["zz"]), (["a"], ["x"])):
+        frame = store.table(run_ids, keys)
+        assert list(frame.columns) == ["run", "step", "key", "value"] and len(frame) == 0
+        assert frame["step"].dtype == np.int64 and frame["value"].dtype == np.float64
 
 
 def test_a_writer_waits_for_a_batch_or_a_while(store):

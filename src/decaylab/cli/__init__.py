@@ -17,6 +17,8 @@ from decaylab.errors import DecaylabError, unknown
 COMMANDS: dict[str, tuple[str, str]] = {
     "reproduce": ("decaylab.cli.reproduce:reproduce", "train what is missing of an experiment and write its page"),
     "train": ("decaylab.cli.train:train", "train one run from flags or from a file"),
+    "runs": ("decaylab.cli.runs:runs", "the runs of a store: status, step, last metrics"),
+    "export": ("decaylab.cli.export:export", "the metrics of a store as a CSV or parquet file"),
     "explain": ("decaylab.cli.explain:explain", "what a weight decay does in a run, in every convention"),
     "advise": ("decaylab.cli.advise:advise", "which weight decay, learning rate and batch size to use, and why"),
     "audit": ("decaylab.cli.audit:audit", "every parameter of a model: role, decayed or not, and why"),

@@ -1,0 +1,60 @@
+"""``decaylab export``: the metrics of a store as a CSV or parquet file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from decaylab.errors import DecaylabError, unknown
+from decaylab.files import atomic_path
+from decaylab.runs.store import Store
+
+
+def export(
+    out: Path,
+    store: str | None = None,
+    runs: tuple[str, ...] = (),
+    keys: tuple[str, ...] = (),
+    wide: bool = False,
+) -> None:
+    """Write metrics to a file: one line for each run, step and key, or with --wide one for each run and step.
+
+    Args:
+        out: The file; its ending, .csv or .parquet, decides the format.
+        store: A path ending in .db or .sqlite, or a postgresql:// URL. Default: runs.db in the platform's data folder.
+        runs: Only these runs, in this order: ids, or the first characters of an id. Default: all.
+        keys: Only these metrics. Default: all.
+        wide: One column for each metric, instead of the columns key and value.
+    """
+    if out.suffix not in (".csv", ".parquet"):
+        raise DecaylabError(f"cannot write {out}: name a file that ends in .csv or .parquet")
+    with Store(store, create=False) as database:
+        run_ids = _complete(runs, [row.id for row in database.rows()]) if runs else None
+        known = database.keys()
+        for key in keys:
+            if key not in known:
+                raise unknown("metric", key, known)
+        table = database.table(run_ids, keys or None)
+    if wide:
+        order = {run: i for i, run in enumerate(table["run"].unique())}
+        table = table.pivot(index=["run", "step"], columns="key", values="value").reset_index()
+        table.columns.name = None
+        table = table.sort_values("run", key=lambda column: column.map(order), kind="stable", ignore_index=True)
+    with atomic_path(out) as temporary:
+        if out.suffix == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            table.to_parquet(temporary, index=False)
+    print(f"{out}: {len(table)} rows, {table['run'].nunique()} runs")
+
+
+def _complete(names: tuple[str, ...], known: list[str]) -> list[str]:
+    """Return the full ids; the first characters of one are enough where no other begins with them."""
+    found = []
+    for name in names:
+        matches = [name] if name in known else [run for run in known if run.startswith(name)]
+        if not matches:
+            raise unknown("run", name, known)
+        if len(matches) > 1:
+            raise DecaylabError(f"{name!r} is the beginning of {len(matches)} runs: {', '.join(matches[:4])}; say more")
+        found += matches
+    return found
