@@ -172,8 +172,10 @@ class Handle:
         """Return the peak learning rate of a group: the rule's, the scheduler's, or the one at attaching."""
         group = self._optimizer.param_groups[index]
         given = getattr(self.rule, "max_lr", None)
-        peak = float(given if given is not None else group.get("max_lr", group.get("initial_lr", self._max_lr[index])))
-        self._max_lr[index] = peak
+        peak = group.get("max_lr", group.get("initial_lr", self._max_lr[index])) if given is None else given
+        if isinstance(peak, Tensor):
+            peak = float(peak) if self.steps == 0 else self._max_lr[index]  # one host sync, not one a step
+        peak = self._max_lr[index] = float(peak)
         if not isinstance(group["lr"], Tensor) and group["lr"] > peak * (1 + 1e-6):
             raise DecaylabError(
                 f"the learning rate {group['lr']:g} is above max_lr {peak:g}, the peak that this rule divides by: give "
@@ -226,6 +228,7 @@ class Handle:
         if self._skips():
             return
         step = self._step = self._collect()
+        self._refuse_capture(step)
         if self._use_native and not compiling:
             step.parts = [part for part in step.parts if not self._lend(part, step)]
         if self.rule.keeps_old:
@@ -248,6 +251,15 @@ class Handle:
         if step is not None:
             self.rule.after(step)
             self.steps += 1
+
+    def _refuse_capture(self, step: Step) -> None:
+        """A CUDA graph replays the numbers of the step that it recorded: refuse rules whose numbers change by step."""
+        on_gpu = any(part.weights[0].is_cuda for part in step.parts)
+        if on_gpu and torch.cuda.is_current_stream_capturing() and self.rule.counts_steps:
+            raise DecaylabError(
+                f"{type(self.rule).__name__} with these options counts steps, which a CUDA graph would freeze: leave "
+                f"the optimizer's step out of the graph"
+            )
 
     def _skips(self) -> bool:
         """Whether a fused step under a gradient scaler will leave the weights alone because of an overflow."""

@@ -98,6 +98,11 @@ class Constrained(Rule):
         if not 0 < self.kappa < math.inf or not 0 <= self.update < math.inf or self.steps < 1:
             raise DecaylabError("Constrained needs kappa above 0, update of at least 0 and steps of at least 1")
 
+    @property
+    def counts_steps(self) -> bool:
+        """warm_start does."""
+        return self.bound == "warm_start"
+
     def prepare(self, params: list[Tensor], state: State, shared: dict[str, float]) -> None:
         """Set the bounds that are known from the start."""
         for kind in by_kind(params):

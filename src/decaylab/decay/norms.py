@@ -55,9 +55,11 @@ def norms(params: list[Tensor], weights: Tensors | None = None) -> Tensor:
 
 def dots(params: list[Tensor], left: Tensors, right: Tensors) -> Tensor:
     """Return the inner product of every pair of local tensors as a vector, over all shards."""
-    dtype = wide(left[0].dtype)
     products = torch._foreach_mul(widened(left), widened(right))
-    return complete_sums(params, torch.stack([product.sum(dtype=dtype) for product in products]))
+    # There is no foreach sum, but sums of sizes: the sum is twice that of the positive terms less that of all sizes.
+    sizes = torch.stack(torch._foreach_norm(products, 1))
+    torch._foreach_clamp_min_(products, 0.0)
+    return complete_sums(params, 2 * torch.stack(torch._foreach_norm(products, 1)) - sizes)
 
 
 def safe_ratio(target: Tensor | float, norm: Tensor) -> Tensor:

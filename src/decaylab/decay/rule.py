@@ -99,6 +99,11 @@ class Rule:
     norm_based: ClassVar[bool] = False
     decays: ClassVar[bool] = True
 
+    @property
+    def counts_steps(self) -> bool:
+        """Whether what the rule does depends on the number of steps, so that no recorded step stands for all."""
+        return getattr(self, "every", 1) != 1
+
     def strength(self, index: int, lr: Scalar, find_max_lr: Callable[[], float]) -> Scalar:
         """Return the multiplier of the rule's own schedule at step ``index`` (0 for the first after attaching)."""
         return 1.0
@@ -161,6 +166,11 @@ class DecayRule(Rule):
             raise DecaylabError(f"the decay schedule {self.schedule.kind} needs total_steps, the length of the run")
         if self.total_steps is not None and self.total_steps < 1:
             raise DecaylabError(f"total_steps must be at least 1, got {self.total_steps}")
+
+    @property
+    def counts_steps(self) -> bool:
+        """A schedule of the rule's own counts them."""
+        return self.schedule is not None and self.schedule.kind not in ("constant", "with_lr")
 
     def strength(self, index: int, lr: Scalar, find_max_lr: Callable[[], float]) -> Scalar:
         """Return what multiplies lambda at step ``index`` (0 for the first after attaching)."""

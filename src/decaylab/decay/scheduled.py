@@ -87,7 +87,7 @@ def _mean_second_moment(optimizer: Optimizer) -> Tensor:
             beta2 = float(group["betas"][1])
             states = [optimizer.state.get(p, {}) for p in params]
             sums = _second_moment_sums(params, states, beta2, scale, bool(group.get("amsgrad", False)))
-            steps = torch.stack([_steps_done(state, sums) for state in states]) + 1
+            steps = _steps_done(states).to(sums) + 1
             # 1 - beta2^t by expm1: for beta2 near 1 and few steps the difference would lose digits.
             part = (sums / -torch.expm1(steps * exact(beta2).log().to(steps))).sum()
             total = part if total is None else total + part.to(total.device)
@@ -129,8 +129,8 @@ def _sums(params: list[Tensor], positive: Tensors) -> Tensor:
     return complete_sums(params, torch.stack(torch._foreach_norm(positive, 1, dtype=wide(positive[0].dtype))))
 
 
-def _steps_done(state: dict[str, Any], like: Tensor) -> Tensor:
-    done = state.get("step", 0.0)
-    if isinstance(done, Tensor):
-        return done.detach().to(device=like.device, dtype=like.dtype).reshape(())
-    return torch.tensor(float(done), device=like.device, dtype=like.dtype)
+def _steps_done(states: list[dict[str, Any]]) -> Tensor:
+    done = [state.get("step", 0.0) for state in states]
+    if all(isinstance(step, Tensor) for step in done):
+        return torch.stack([step for step in done])
+    return torch.tensor([float(step) for step in done])

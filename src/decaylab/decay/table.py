@@ -239,7 +239,7 @@ _ENTRIES = (
         path="decaylab.decay.rotational:Rotational",
         family="norm control",
         text="turns each row by the angle of decay's equilibrium, at constant norm (RV-AdamW, RV-SGDM, RV-Lion)",
-        equation="w <- n0 Norm(w - eta n0 u / rms ||u||),  u tangent;  AdamW: eta^2 = 2 lr_t lambda (1 - b1) / (1 + b1)",
+        equation="w <- n0 Norm(w - eta n0 u / rms ||u||),  u tangent;  AdamW: eta^2 = 2 lr lambda (1 - b1) / (1 + b1)",
         applies_to="tensors of two or more dimensions",
         memory="one copy of the weights, two more during the step; two numbers a row",
         zero_grad="turns by the momentum that is left",
