@@ -10,7 +10,7 @@ from decaylab.advice.carry_over import Reference
 from decaylab.advice.recommendation import Recommendation
 from decaylab.conventions import RunSize, run_size
 from decaylab.errors import DecaylabError, unknown
-from decaylab.quantities import format_count
+from decaylab.quantities import format_count, format_number
 from decaylab.schedules import Schedule, integral
 
 OPTIMIZERS = ("adamw", "sgd", "lion", "muon")
@@ -38,6 +38,8 @@ class Advice:
     recommendations: tuple[Recommendation, ...]
     weight_decays_to_try: tuple[float, ...]
     """A few values that bracket the recommendations, in rising order."""
+    to_try_because: str
+    """Why these."""
     measured: str | None
     """What somebody measured with such advice."""
     notes: tuple[str, ...]
@@ -105,6 +107,7 @@ def advise(
     found: list[Recommendation] = []
     notes: list[str] = []
     to_try: set[float] = set()
+    because = ""
     lr_from = "given"
     if language:
         if params is None or size.tokens is None or size.seq_len is None or size.batch_size is None:
@@ -126,8 +129,7 @@ def advise(
                 mean_lr_ratio=ratio,
                 other_lrs={one.method: one.value for one in fits if one.quantity == "learning_rate"},
             )
-            # What most published models use, what beat it in MEASURED, and the law's value for this schedule.
-            to_try = {0.1, 0.01, float(f"{power_lines.same_total_decay(found[-2].value, ratio):.2g}")}
+            to_try, because = _around(power_lines.same_total_decay(found[-2].value, ratio))
         else:
             notes.append(
                 f"Power Lines, DeepSeek and Step Law were fitted with AdamW and say nothing of {optimizer}: carry a "
@@ -145,10 +147,12 @@ def advise(
         )
         found.append(wanted)
         assert wanted.low is not None and wanted.high is not None
-        to_try |= {float(f"{wanted.low * (wanted.high / wanted.low) ** share:.2g}") for share in (0.25, 0.5, 0.75)}
+        to_try |= {_round(wanted.low * (wanted.high / wanted.low) ** share) for share in (0.25, 0.5, 0.75)}
+        because = "a quarter, a half and three quarters up the range, in logarithm"
     if reference is not None:
         found += carry_over.recommend(reference, lr=lr, size=size, width=width)
-        to_try = {float(f"{one.value:.3g}") for one in found if one.method.startswith("constant timescale")}
+        to_try = {_round(one.value) for one in found if one.method.startswith("constant timescale")}
+        because = "the weight decay that worked, at the same timescale"
     if not found and not notes:
         raise DecaylabError(
             "too little to go by: give --params, --tokens, --seq-len and --batch-size, or --dataset-size, --epochs and "
@@ -164,9 +168,22 @@ def advise(
         mean_lr_ratio=_mean_lr_ratio(schedule, lr, size),
         recommendations=tuple(sorted(found, key=lambda one: order.index(one.quantity))),
         weight_decays_to_try=tuple(sorted(to_try)),
+        to_try_because=because,
         measured=MEASURED if language and optimizer == "adamw" else None,
         notes=tuple(notes),
     )
+
+
+def _around(law: float) -> tuple[set[float], str]:
+    """Return the values to try for a language model, and why: the usual two, and the law's where it differs."""
+    usual, because = {0.01, 0.1}, "0.1 is common, 0.01 beat it at 163M"
+    if all(max(law / one, one / law) > 1.5 for one in usual):
+        return usual | {_round(law)}, f"{because}, {format_number(_round(law))} is Power Lines' for this schedule"
+    return usual, f"{because}, Power Lines' {format_number(_round(law))} for this schedule is close to one of them"
+
+
+def _round(number: float) -> float:
+    return float(f"{number:.2g}")
 
 
 def _mean_lr_ratio(schedule: Schedule | None, lr: float, size: RunSize) -> float:

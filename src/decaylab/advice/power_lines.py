@@ -117,7 +117,7 @@ def recommend(
             fitted_on=FITTED_ON,
             warnings=warnings,
             notes=tuple(
-                f"It goes as 1 / lr: at {method}'s {format_number(best)} it is {format_number(weight_decay * lr / best)}."
+                f"It goes as 1 / lr: {format_number(weight_decay * lr / best)} at {method}'s {format_number(best)}."
                 for method, best in (other_lrs or {}).items()
                 if best != lr
             ),

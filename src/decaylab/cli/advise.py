@@ -173,7 +173,7 @@ def _print(advice: Advice, schedule: str) -> None:
         console.print(Padding(advice.measured, (0, 0, 0, 2)))
     if advice.weight_decays_to_try:
         values = ", ".join(format_number(value, 3) for value in advice.weight_decays_to_try)
-        console.print(f"\n[bold]Weight decays to try: {values}[/]")
+        console.print(f"\n[bold]Weight decays to try: {values}[/] ({advice.to_try_because})")
 
 
 def _yours(advice: Advice, one: Recommendation) -> str:

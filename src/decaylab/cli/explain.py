@@ -190,6 +190,7 @@ def _rows(run: Explanation) -> list[tuple[str, str, str]]:
         row("  in epochs", "number", "timescale_epochs")
     elif run.size.tokens is not None:
         row("  in epochs, each token seen once", "number", "timescale_epochs")
+    rows.append(("left of a weight by decay alone", "", f"{format_number(100 * run.total_shrinkage, 3)} %"))
     row("rotation per step at equilibrium", "number", "rotation_per_step_degrees", "°")
     row("relative update at equilibrium", "percent", "relative_update_per_step", " %")
     row("RMS weight at equilibrium", "number", "equilibrium_rms_weight")

@@ -71,7 +71,7 @@ def run_size(
             raise DecaylabError(f"{name} must be at least 1, got {number}")
     if epochs is not None and not 0 < epochs < 1e9:
         raise DecaylabError(f"epochs must be above 0, got {epochs}")
-    inferred = []
+    inferred, steps_given = [], steps is not None
     if steps is None:
         steps = _steps(batch_size, tokens, seq_len, dataset_size, epochs)
         inferred.append(f"{steps:,} steps")
@@ -83,7 +83,7 @@ def run_size(
         else:
             # One step more or less is no contradiction: a run ends where a batch ends.
             _check_tokens(steps, batch_size, seq_len, tokens, tolerance + 1 / steps)
-    if batch_size is not None and seq_len is not None:
+    if batch_size is not None and seq_len is not None and (steps_given or tokens is None):
         tokens = steps * batch_size * seq_len  # what the run really sees, where 3.26B was a rounded number
     if dataset_size is not None and batch_size is not None:
         seen = steps * batch_size
@@ -119,7 +119,7 @@ def _steps(
         )
     if steps < 1:
         raise DecaylabError(
-            "the whole run is less than one step of this batch size: check tokens, epochs and batch size"
+            "the whole run is less than one step: --batch-size counts sequences (or examples), --tokens counts tokens"
         )
     return steps
 

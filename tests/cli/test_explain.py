@@ -1,0 +1,84 @@
+"""`decaylab explain` as a person calls it."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from decaylab.cli import main
+
+COMMAND = [
+    "explain",
+    "--optimizer",
+    "adamw",
+    "--lr",
+    "4e-4",
+    "--weight-decay",
+    "0.1",
+    "--schedule",
+    "cosine",
+    "--steps",
+    "33165",
+    "--batch-size",
+    "96",
+]
+
+
+def test_the_example(capsys):
+    assert main([*COMMAND, "--tokens", "3.26B"]) == 0
+    shown = capsys.readouterr().out
+    for text in ("25,000 steps", "75.4 %", "1,024 tokens", "48.2 %", "0.1176°", "0.007285", "PaLM", "-4e-5"):
+        assert text in shown
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_no_line_is_wider_than_the_terminal(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main([*COMMAND, "--tokens", "3.26B"]) == 0
+    assert max(len(line.rstrip()) for line in capsys.readouterr().out.splitlines()) <= int(columns)
+
+
+def test_json(capsys):
+    assert main([*COMMAND, "--tokens", "3.26B", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["peak"]["timescale_steps"] == pytest.approx(25_000)
+    assert shown["size"]["tokens"] == 3_260_252_160
+    assert {row["convention"] for row in shown["equivalents"]} >= {"torch", "optax", "keras", "palm", "l2"}
+
+
+def test_warm_up_as_a_share(capsys):
+    assert main([*COMMAND, "--warmup", "10%", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["schedule"]["warmup_steps"] == 3316
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--tokens", "3.26B", "--seq-len", "512"], "1,024 tokens a sequence would fit"),
+        (["--tokens", "3.26Q"], "unknown suffix"),
+        (["--tokens", "3183840 sequences"], "counted in tokens"),
+        (["--optimizer", "adam"], "Adam's weight_decay"),
+        (["--convention", "kears"], "did you mean 'keras'"),
+        (["--warmup", "200%"], "at most 100%"),
+    ],
+    ids=str,
+)
+def test_mistakes_exit_2_with_one_line(arguments, words, capsys):
+    assert main([*COMMAND, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and error.startswith("decaylab: ")
+
+
+def test_answers_without_torch_and_quickly():
+    script = "import sys; from decaylab.cli import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    seconds = []
+    for _ in range(3):  # the best of three: a busy machine is not the command's fault
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", script, *COMMAND], capture_output=True, check=False)
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0
+        if seconds[-1] < 0.5:
+            break
+    assert min(seconds) < 2.0
