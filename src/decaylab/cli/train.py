@@ -24,7 +24,7 @@ _USAGE = "say what to train: `decaylab train vision` or `decaylab train language
 
 
 _DESCRIPTION = (
-    "Train one run. --config FILE.json takes what `decaylab show ID --json` prints (--pick ID chooses one of them), and "
+    "Train one run. --config FILE.json takes what `decaylab show ID --json` prints (--pick ID chooses one), and "
     "the flags below change settings on top of it. A finished run is not trained again; an interrupted one goes on."
 )
 

@@ -1,0 +1,132 @@
+"""Training steps a second of a small network, against the plain PyTorch loop that a user would write.
+
+Two ratios, each the median of interleaved measurements in one run:
+
+- steps: our loop with one thread, against a DataLoader, an eager step and torch's default number of threads;
+- sweep: eight runs through the launcher on all cores, its start included, against the plain loop eight times
+  in one process, one after another.
+
+The network, the data, the batch size and the number of steps are the same on both sides; both train only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from decaylab.runs.launch import launch
+from decaylab.runs.queue import Run
+from decaylab.schedules import Schedule
+from decaylab.train.config import (
+    Decay,
+    Evaluation,
+    Optimizer,
+    Probes,
+    VisionData,
+    VisionModel,
+    VisionRun,
+    run_id,
+    to_dict,
+)
+
+EPOCHS = 40
+RUN = VisionRun(
+    model=VisionModel(architecture="resnet_small", width=8),
+    data=VisionData(dataset="digits", train_size=512),
+    optimizer=Optimizer(lr=0.1),
+    decay=Decay(rule="l2", weight_decay=0.01),
+    schedule=Schedule(kind="constant"),
+    evaluation=Evaluation(every=10**6),
+    probes=Probes(names=(), every=10**6),
+    batch_size=32,
+    epochs=EPOCHS,
+)
+
+
+def plain(seeds: int) -> float:
+    """Train with a DataLoader and an eager loop; returns the seconds of training, without imports and data."""
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from decaylab import data, models
+
+    images = data.vision("digits", train_size=512)
+    began = time.perf_counter()
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        model = models.preact_resnet("small", in_channels=1, width=8)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.01)
+        loader = DataLoader(TensorDataset(images.train_x, images.train_y), batch_size=32, shuffle=True)
+        for _ in range(EPOCHS):
+            for x, y in loader:
+                optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(model(x), y)
+                loss.backward()
+                optimizer.step()
+    return time.perf_counter() - began
+
+
+def ours() -> float:
+    """Train one run with our loop, one thread; returns the seconds of training, without imports and data."""
+    import torch
+
+    from decaylab.train.loop import fit
+
+    torch.set_num_threads(1)
+    return float(fit(RUN, lambda record: None).summary["seconds"])
+
+
+def sweep() -> float:
+    """Train eight runs through the launcher, everything included; returns the seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        configs = [replace(RUN, seed=seed) for seed in range(8)]
+        runs = [Run(id=run_id(c), config=to_dict(c), kind="vision") for c in configs]
+        began = time.perf_counter()
+        report = launch(str(Path(folder) / "runs.db"), runs, progress=False)
+        seconds = time.perf_counter() - began
+    assert len(report.done) == 8, report
+    return seconds
+
+
+def _fresh(what: str) -> float:
+    """Measure in a process of its own, so that the number of threads is torch's own choice."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    command = [sys.executable, __file__, "--only", what]
+    return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("plain", "ours", "plain8", "sweep"), help="measure one side, print seconds")
+    parser.add_argument("--repeats", type=int, default=3, help="interleaved repetitions")
+    arguments = parser.parse_args()
+    sides = {"plain": lambda: plain(1), "ours": ours, "plain8": lambda: plain(8), "sweep": sweep}
+    if arguments.only:
+        print(sides[arguments.only]())
+        return
+    steps = EPOCHS * 512 // 32
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(arguments.repeats):
+        for name in ("plain", "ours"):
+            times[name].append(_fresh(name))
+    for _ in range(max(1, arguments.repeats // 2)):
+        for name in ("plain8", "sweep"):
+            times[name].append(_fresh(name))
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    print(f"plain loop, default threads: {steps / middle['plain']:.0f} steps/s; ours, one thread: "
+          f"{steps / middle['ours']:.0f} steps/s")  # fmt: skip
+    print(f"eight runs, plain loop one after another: {middle['plain8']:.1f} s; sweep: {middle['sweep']:.1f} s")
+    print(f"ratio steps {middle['plain'] / middle['ours']:.2f}")
+    print(f"ratio sweep {middle['plain8'] / middle['sweep']:.2f}")
+
+
+if __name__ == "__main__":
+    main()
