@@ -1,0 +1,259 @@
+"""Identities about the decay itself: its meaning, its schedule, its closed form, its groups, its golden cases."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from decaylab.conformance.cases import GOLDEN, GRADIENTS, LR, START
+from decaylab.conformance.cases import MULTIPLIERS as GOLDEN_MULTIPLIERS
+from decaylab.conformance.context import Context, broken, holds, skipped
+from decaylab.conformance.entry import KINDS
+from decaylab.conformance.finding import Finding
+from decaylab.conformance.meaning import MEANINGS, exponents
+from decaylab.conformance.reference import METHODS, trajectory
+from decaylab.conformance.samples import samples
+from decaylab.conformance.subject import MULTIPLIERS, SHAPE, difference, draws, put
+
+
+def meaning(context: Context) -> Finding:
+    """The share that a step removes is one of the known functions of lambda, lr and the schedule."""
+    entry, name = context.entry, "meaning"
+    if entry.kind == "none":
+        return broken(name, "lambda has no effect: the weights are the same with and without it")
+    if entry.kind in ("memory", "unknown"):
+        return broken(name, f"{KINDS[entry.kind]}: relative distance {entry.error:.2g}", error=entry.error)
+    if entry.kind in ("l2", "trust_ratio"):
+        return holds(name, f"{KINDS[entry.kind]} (relative distance {entry.error:.1g})", error=entry.error)
+    best = context.fits[0]
+    if best.step is None:
+        count = sum(len(row) for row in entry.shares)
+        text = f"{MEANINGS[best.key].equation} at {count} steps under {len(entry.shares)} settings"
+        return holds(name, f"{text}; largest relative error {best.error:.1g}", error=best.error)
+    decay, lr, first, error = exponents(samples(context.traces, entry, context.constants))
+    text = f"no known meaning fits; nearest: {best.text}"
+    if math.isfinite(error):
+        text += f"; the shares go like λ^{decay:.3g} lr^{lr:.3g} lr_first^{first:.3g} (error {error:.1g} in log)"
+    return broken(name, text, nearest_error=best.error, power_lambda=decay, power_lr=lr, power_first=first)
+
+
+def schedule(context: Context) -> Finding:
+    """When the learning rate changes, the decay changes as the meaning says."""
+    name = "schedule"
+    if context.meaning in ("l2", "trust_ratio"):
+        return holds(name, "the decay is part of the update, which lr multiplies")
+    if context.meaning is None or context.meaning == "none":
+        return skipped(name, "no meaning was found")
+    found = MEANINGS[context.meaning]
+    shares, item = context.entry.shares[0], context.traces[0]
+    seen = ", ".join(f"{share:.4g}" for share in shares)
+    text = f"lr {', '.join(f'{item.lr * m:g}' for m in item.multipliers)}: share {seen}"
+    if context.meaning == "first_lr":
+        return broken(name, f"{found.note}; {text}", first=shares[0], last=shares[-1])
+    return holds(name, text)
+
+
+def sign(context: Context) -> Finding:
+    """Decay pulls a weight towards zero."""
+    name = "sign"
+    if context.entry.kind == "none":
+        return skipped(name, "lambda has no effect")
+    if context.entry.shares:
+        worst = min(min(row) for row in context.entry.shares)
+        if worst < 0:
+            return broken(name, f"a step enlarges the weight: share {worst:.4g}", share=worst)
+        return holds(name, f"every step removes a share of the weight, {worst:.3g} at least", share=worst)
+    start = draws(1, seed=11)[0]
+    quiet = [torch.zeros(SHAPE, dtype=torch.float64)]
+    after = context.subject.run(quiet, start=start, lr=0.01, weight_decay=0.1, multipliers=(1.0,))[0]
+    if not after.isfinite().all():
+        return broken(name, "with a zero gradient the weights become not finite")
+    before_norm, after_norm = float(start.norm()), float(after.norm())
+    text = f"norm {before_norm:.6g} -> {after_norm:.6g} after one step without gradient"
+    return (holds if after_norm < before_norm else broken)(name, text, before=before_norm, after=after_norm)
+
+
+def zero_gradient(context: Context) -> Finding:
+    """Without gradient nothing moves but by the decay: p_T = p_0 Π (1 - share_t), and p_T = p_0 without decay."""
+    name = "zero-gradient"
+    start, lr, decay = draws(1, seed=12)[0], 0.05, 0.2
+    quiet = [torch.zeros(SHAPE, dtype=torch.float64) for _ in MULTIPLIERS]
+    still = difference(context.subject.run(quiet, start=start, lr=lr, weight_decay=0.0)[-1], start)
+    if not still <= context.closeness:
+        what = f"moves by {still:.3g}" if math.isfinite(still) else "becomes not finite"
+        return broken(name, f"without gradient and without decay the weight {what}", moved=still)
+    if context.entry.kind in ("trust_ratio", "masked", "memory", "unknown"):
+        return skipped(name, "no closed form for a decay of this kind; without decay nothing moves")
+    if context.meaning is None or context.meaning in ("none", "stable"):
+        return skipped(name, "no closed form without gradients")
+    after = context.subject.run(quiet, start=start, lr=lr, weight_decay=decay)
+    if context.meaning == "l2":
+        by_hand = context.subject.run(quiet, start=start, lr=lr, weight_decay=0.0, l2=decay)[-1]
+        off = difference(after[-1], by_hand)
+        text = f"the same as the method without decay fed with λ p: max difference {off:.1g}"
+        return (holds if off <= context.closeness else broken)(name, text, difference=off)
+    expected = start.clone()
+    for index in range(len(MULTIPLIERS)):
+        at = context.moment(index, lr=lr, weight_decay=decay, multipliers=MULTIPLIERS, weight=expected, gradients=quiet)
+        expected = expected * (1 - (context.share(at) or 0.0))
+    off = difference(after[-1], expected)
+    text = (
+        f"p_T / p_0 = {float((after[-1] / start).mean()):.12g} after {len(quiet)} steps, closed form off by {off:.1g}"
+    )
+    return (holds if off <= context.closeness else broken)(name, text, difference=off)
+
+
+def memory(context: Context) -> Finding:
+    """A decoupled decay leaves moments and bias correction alone."""
+    name, kind = "memory", context.entry.kind
+    if kind == "none":
+        return skipped(name, "lambda has no effect")
+    if kind == "l2":
+        what = "no memory: L2 and decoupled decay are one" if context.entry.also_l2 and context.entry.shares else "L2"
+        return holds(name, f"coupled by design ({what}): what is remembered is g + λ p")
+    if kind in ("memory", "unknown"):
+        distance = f"{context.entry.error:.2g} of the decay's effect"
+        return broken(name, f"the decay is mixed into the update or its memory: {distance} is not along the weight")
+    return holds(
+        name, f"weights set anew at every step: the decay's effect stays along them ({context.entry.error:.1g})"
+    )
+
+
+def group_decay(context: Context) -> Finding:
+    """``weight_decay`` of a parameter group overrides the constructor's, also when it is changed between steps."""
+    name, subject = "group-decay", context.subject
+    if context.entry.kind == "none" or not context.holds_decay:
+        return skipped(
+            name, "its parameter groups hold no weight_decay" if context.entry.kind != "none" else "no decay"
+        )
+    lr, decay = 0.05, 0.2
+    gradients, start = draws(4, seed=13), draws(2, seed=14)
+    free = subject.run(gradients, start=start[1], lr=lr, weight_decay=0.0)
+    weights = [nn.Parameter(value.clone()) for value in start]
+    groups = [{"params": [weights[0]]}, {"params": [weights[1]], "weight_decay": 0.0}]
+    optimizer = subject.build(groups, lr, decay)
+    for index, gradient in enumerate(gradients):
+        for weight in weights:
+            weight.grad = gradient.clone()
+        subject.step(optimizer, MULTIPLIERS[index])
+    off = difference(weights[1].detach(), free[-1])
+    if not off <= context.closeness:
+        return broken(name, f"a group with weight_decay=0 decays all the same: moved by {off:.3g} more", difference=off)
+    if context.entry.kind in ("l2", "memory", "unknown"):
+        return holds(name, "a group with weight_decay=0 does not decay")
+    late = _share_after_change(context, lr, decay)
+    if not abs(late) <= context.tolerance:
+        return broken(name, f"weight_decay set to 0 after two steps is not seen: share {late:.4g}", share=late)
+    return holds(name, "a group with weight_decay=0 does not decay; a change between steps is seen at once")
+
+
+def _share_after_change(context: Context, lr: float, decay: float) -> float:
+    """The share that a step removes after the group's coefficient was set to 0."""
+    gradients, old = draws(3, seed=15), draws(3, seed=16)
+    after: list[Tensor] = []
+    for coefficient in (0.0, decay):
+        weight = nn.Parameter(old[0].clone())
+        optimizer = context.subject.build([weight], lr, coefficient)
+        for index, gradient in enumerate(gradients):
+            put(weight, old[index])
+            weight.grad = gradient.clone()
+            if index == 2:
+                for group in optimizer.param_groups:
+                    group["weight_decay"] = 0.0
+            context.subject.step(optimizer)
+        after.append(weight.detach().clone())
+    return float((after[0] - after[1]).abs().max())
+
+
+def group_lr(context: Context) -> Finding:
+    """A parameter group with its own ``lr`` decays by its own ``lr``, also in a meaning that has an lr_max."""
+    name, subject = "group-lr", context.subject
+    if context.entry.kind not in ("before", "after") or context.meaning not in MEANINGS:
+        return skipped(name, "the decay is no share of the weight" if context.entry.kind != "none" else "no decay")
+    own, decay, first = 0.02, 0.2, 0.1
+    count = len(MULTIPLIERS)
+    gradients, old = draws(count, seed=17), draws(count, seed=18)
+    results = []
+    for coefficient in (0.0, decay):
+        weight, other = nn.Parameter(old[0].clone()), nn.Parameter(old[0].clone())
+        optimizer = subject.build([{"params": [other]}, {"params": [weight], "lr": own}], first, coefficient)
+        steps = []
+        for index, gradient in enumerate(gradients):
+            for parameter in (weight, other):
+                put(parameter, old[index])
+                parameter.grad = gradient.clone()
+            subject.step(optimizer, MULTIPLIERS[index])
+            steps.append(weight.detach().clone())
+        results.append(steps)
+    for index, (free, with_decay) in enumerate(zip(*results, strict=True)):
+        base = free if context.entry.kind == "after" else old[index]
+        measured = -float(((with_decay - free) * base).sum() / base.square().sum())
+        at = context.moment(
+            index, lr=own, weight_decay=decay, multipliers=MULTIPLIERS, weight=old[index], gradients=gradients
+        )
+        predicted = context.share(at) or 0.0
+        if not abs(measured - predicted) <= context.tolerance * abs(predicted):
+            text = (
+                f"a group with lr={own} beside the constructor's {first}: at its lr {at.lr:g} the share is "
+                f"{measured:.6g}, its own lr gives {predicted:.6g}"
+            )
+            ratio = measured / predicted if predicted else math.nan
+            if abs(ratio - own / first) <= 1e-6:
+                text += " (it divides by the constructor's lr, not the group's)"
+            return broken(name, text, measured=measured, predicted=predicted)
+    return holds(name, f"a group with lr={own} beside the constructor's {first} decays by its own")
+
+
+def golden(context: Context) -> Finding:
+    """Three steps of a known method end at the known numbers."""
+    name, subject = "golden", context.subject
+    start, gradients = torch.tensor(START, dtype=torch.float64), [torch.tensor(g).double() for g in GRADIENTS]
+    gradients = [torch.tensor(gradient, dtype=torch.float64) for gradient in GRADIENTS]
+    settings = {"lr": LR, "multipliers": GOLDEN_MULTIPLIERS, "start": start}
+    free = subject.run(gradients, weight_decay=0.0, **settings)  # type: ignore[arg-type]
+    base = None
+    for key in METHODS:
+        steps = trajectory(key, context.constants, gradients, **settings)  # type: ignore[arg-type]
+        if max(difference(left, right) for left, right in zip(free, steps, strict=True)) <= context.closeness:
+            base = key
+            break
+    if base is None:
+        near = trajectory("adam", context.constants, gradients, **settings)  # type: ignore[arg-type]
+        offs = [difference(left, right) for left, right in zip(free, near, strict=True)]
+        if offs[0] <= 1e-6:
+            return skipped(name, f"Adam's first step, then off Adam by {offs[1]:.2g} and {offs[2]:.2g}")
+        return skipped(name, "its update without decay is none of SGD, Adam, Lion")
+    kind = context.entry.kind
+    if kind not in ("before", "after", "cautious", "l2") or (kind != "l2" and context.meaning not in MEANINGS):
+        return skipped(name, f"{METHODS[base][0]} without decay, but no reference for its decay")
+    decay = 0.1
+    ours = context.meaning or "torch"
+    case = next(
+        (
+            case
+            for case in GOLDEN
+            if (case.base, case.entry, case.meaning, case.momentum) == (base, kind, ours, context.constants.momentum)
+        ),
+        None,
+    )
+    if case is not None:
+        decay = case.weight_decay
+    expected = trajectory(
+        base,
+        context.constants,
+        gradients,
+        weight_decay=decay,
+        meaning=ours,
+        entry=kind,
+        **settings,  # type: ignore[arg-type]
+    )[-1]
+    got = subject.run(gradients, weight_decay=decay, **settings)[-1]  # type: ignore[arg-type]
+    off = difference(got, expected)
+    text = f"{METHODS[base][0]} with λ={decay:g}: off by {off:.1g} after three steps"
+    default = context.constants.betas == (0.9, 0.999) and context.constants.eps == 1e-8
+    if case is not None and (base == "sgd" or default):
+        off = max(off, difference(got.flatten(), torch.tensor(case.result, dtype=torch.float64)))
+        text = f"published vector {case.name!r}: off by {off:.1g} after three steps"
+    return (holds if off <= context.closeness else broken)(name, text, difference=off)

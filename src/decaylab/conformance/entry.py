@@ -1,0 +1,185 @@
+"""Where does the decay enter the step: on the old weight, on the new one, in the gradient, or inside the update?
+
+Two copies of the optimizer, one with decay and one without, take the same steps from the same weights with the same
+gradients. The difference D of their results is the decay's whole effect on that step. Weights are set anew before
+every step: a method that keeps the decay in its memory then shows it, because D is no longer along the weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from decaylab.conformance.subject import MULTIPLIERS, Subject, difference, draws
+
+Kind = Literal["none", "before", "after", "cautious", "masked", "l2", "trust_ratio", "memory", "unknown"]
+
+KINDS: dict[str, str] = {
+    "none": "lambda has no effect",
+    "before": "decoupled: shrinks the weight of before the step",
+    "after": "decoupled: shrinks the updated weight",
+    "cautious": "decoupled and cautious: shrinks where update and weight agree in sign",
+    "masked": "decoupled, on some entries only",
+    "l2": "coupled: L2, added to the gradient",
+    "trust_ratio": "inside the update, which is rescaled as a whole",
+    "memory": "on the first step along the weight, later not: the decay leaks into the optimizer's memory",
+    "unknown": "neither along the weight nor L2",
+}
+
+_DECOUPLED: tuple[Kind, ...] = ("before", "after", "cautious", "masked")
+EXACT = 1e-8
+# What an optimizer that computes in float32 inside reaches: rounding of 6e-8 against shares of about 1e-3.
+SINGLE = 2e-3
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Steps of the two copies under one setting.
+
+    Attributes:
+        lr: The constructor's learning rate.
+        weight_decay: Lambda.
+        multipliers: Learning rate of each step, as a share of ``lr``.
+        gradients: One a step.
+        old: The weights before each step.
+        free: The weights after each step without decay.
+        decayed: The weights after each step with decay.
+    """
+
+    lr: float
+    weight_decay: float
+    multipliers: tuple[float, ...]
+    gradients: list[Tensor]
+    old: list[Tensor]
+    free: list[Tensor]
+    decayed: list[Tensor]
+
+    @property
+    def effects(self) -> list[Tensor]:
+        """D of each step."""
+        return [with_decay - without for with_decay, without in zip(self.decayed, self.free, strict=True)]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where the decay enters.
+
+    Attributes:
+        kind: See `KINDS`.
+        shares: For each trace, the share of the weight that each step removes; empty where there is no such share.
+        error: How far the steps are from this kind, relative to the decay's effect.
+        single: Whether the optimizer computes in single precision although its weights are float64.
+        also_l2: Whether it equals L2 in the gradient as well (plain SGD: no memory, so both are one).
+    """
+
+    kind: Kind
+    shares: tuple[tuple[float, ...], ...]
+    error: float
+    single: bool = False
+    also_l2: bool = False
+
+
+def trace(
+    subject: Subject,
+    *,
+    lr: float,
+    weight_decay: float,
+    scale: float = 1.0,
+    seed: int = 0,
+    multipliers: tuple[float, ...] = MULTIPLIERS,
+) -> Trace:
+    """Run the two copies; ``scale`` is the size of the gradients."""
+    count = len(multipliers)
+    gradients = draws(count, seed=seed, scale=scale)
+    old = draws(count, seed=seed + 1)
+    free, decayed = (
+        subject.run(gradients, start=old[0], lr=lr, weight_decay=value, multipliers=multipliers, resets=old)
+        for value in (0.0, weight_decay)
+    )
+    return Trace(lr, weight_decay, multipliers, gradients, old, free, decayed)
+
+
+def find_entry(subject: Subject, traces: Sequence[Trace]) -> Entry:
+    """Say where the decay enters, from traces of different settings."""
+    effects = [effect for item in traces for effect in item.effects]
+    if not all(effect.isfinite().all() for effect in effects):
+        return Entry("unknown", (), float("inf"))
+    if not any(effect.any() for effect in effects):
+        return Entry("none", (), 0.0)
+    distance = l2_distance(subject)
+    for tolerance in (EXACT, SINGLE):
+        for kind in _DECOUPLED:
+            shares, error = _shares(kind, traces, tolerance)
+            if error <= tolerance:
+                return Entry(kind, shares, error, tolerance == SINGLE, distance <= tolerance)
+        if distance <= tolerance:
+            return Entry("l2", (), distance, tolerance == SINGLE, True)
+        error = _outside_span(traces)
+        if error <= tolerance:
+            return Entry("trust_ratio", (), error, tolerance == SINGLE)
+    first = [_along(item.effects[0], item.old[0])[1] for item in traces]
+    return Entry("memory" if max(first) <= SINGLE else "unknown", (), _shares("before", traces, EXACT)[1])
+
+
+def l2_distance(subject: Subject, *, lr: float = 0.05, weight_decay: float = 0.3) -> float:
+    """Largest difference between lambda in the constructor and ``λ p`` added to the gradient by hand.
+
+    Relative to the largest effect that the decay has at all, over the steps of one run.
+    """
+    gradients, start = draws(len(MULTIPLIERS), seed=5), draws(1, seed=6)[0]
+    own = subject.run(gradients, start=start, lr=lr, weight_decay=weight_decay)
+    by_hand = subject.run(gradients, start=start, lr=lr, weight_decay=0.0, l2=weight_decay)
+    free = subject.run(gradients, start=start, lr=lr, weight_decay=0.0)
+    effect = max(difference(left, right) for left, right in zip(own, free, strict=True))
+    distance = max(difference(left, right) for left, right in zip(own, by_hand, strict=True))
+    return distance / effect if effect else float("inf")
+
+
+def _along(effect: Tensor, base: Tensor) -> tuple[float, float]:
+    """The share f of the best D = -f b, and the largest rest relative to D."""
+    share = -float((effect * base).sum() / base.square().sum())
+    size = float(effect.abs().max())
+    return share, float((effect + share * base).abs().max()) / size if size else 0.0
+
+
+def _shares(kind: str, traces: Sequence[Trace], tolerance: float) -> tuple[tuple[tuple[float, ...], ...], float]:
+    shares, worst, masked = [], 0.0, False
+    for item in traces:
+        row = []
+        for effect, old, free in zip(item.effects, item.old, item.free, strict=True):
+            base = free if kind == "after" else old
+            if kind in ("cautious", "masked"):
+                touched = effect.abs() > 1e-3 * effect.abs().max()
+                masked |= not bool(touched.all())
+                if kind == "cautious":
+                    touched = (old - free) * old >= 0
+                base = torch.where(touched, base, torch.zeros_like(base))
+                if not touched.any():
+                    row.append(0.0)
+                    worst = max(worst, float(effect.abs().max() > 0))
+                    continue
+            share, error = _along(effect, base)
+            row.append(share)
+            worst = max(worst, error)
+        shares.append(tuple(row))
+    if kind in ("cautious", "masked") and not masked:
+        return (), float("inf")
+    return tuple(shares), worst
+
+
+def _outside_span(traces: Sequence[Trace]) -> float:
+    """How far D is from the plane of the old weight and the update without decay, at worst."""
+    worst = 0.0
+    for item in traces:
+        for effect, old, free in zip(item.effects, item.old, item.free, strict=True):
+            if not effect.any():
+                continue
+            plane = torch.stack([old.flatten(), (free - old).flatten()], dim=1)
+            solution = torch.linalg.lstsq(plane, effect.flatten()).solution
+            rest = (plane @ solution - effect.flatten()).abs().max() / effect.abs().max()
+            worst = max(worst, float(rest))
+    return worst

@@ -1,0 +1,244 @@
+"""What can a lambda mean? The share of the weight that one step removes, in every convention in use.
+
+The names are those of `decaylab.conventions` where that room has the convention too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from decaylab.errors import DecaylabError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """What a share may depend on at one step.
+
+    Attributes:
+        lr: Learning rate of the group at this step.
+        lr_first: The learning rate that the group was made with.
+        lr_seen: The largest learning rate of the group up to this step.
+        weight_decay: Lambda.
+        weight: The weight before the step.
+        gradients: Every gradient up to this step, this one last.
+        beta2: Coefficient of the second moment.
+        momentum: Of SGD.
+        dampening: Of SGD.
+    """
+
+    lr: float
+    lr_first: float
+    lr_seen: float
+    weight_decay: float
+    weight: Tensor
+    gradients: Sequence[Tensor]
+    beta2: float = 0.999
+    momentum: float = 0.0
+    dampening: float = 0.0
+
+    @property
+    def second_moment(self) -> float:
+        """Mean over all entries of the bias-corrected second moment of the gradients."""
+        total = 0.0
+        for age, gradient in enumerate(reversed(self.gradients)):
+            total += (1 - self.beta2) * self.beta2**age * float(gradient.square().mean())
+        return total / (1 - self.beta2 ** len(self.gradients))
+
+    @property
+    def momentum_gain(self) -> float:
+        """(1 - dampening) / (1 - momentum)."""
+        return (1 - self.dampening) / (1 - self.momentum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meaning:
+    """One meaning of lambda.
+
+    Attributes:
+        name: For tables.
+        equation: What happens to the weight p.
+        share: The share of the weight that a step removes.
+        follows: Whether the share follows a schedule as its authors mean it; False for known mistakes.
+        note: What there is to say of it when it is found.
+    """
+
+    name: str
+    equation: str
+    share: Callable[[Moment], float]
+    follows: bool = True
+    note: str = ""
+
+
+# The order breaks ties: two entries that agree at every measured step are one convention here.
+MEANINGS: dict[str, Meaning] = {
+    "torch": Meaning(
+        name="PyTorch, decoupled",
+        equation="p (1 - lr λ)",
+        share=lambda at: at.lr * at.weight_decay,
+    ),
+    "independent": Meaning(
+        name="independent: the schedule's multiplier",
+        equation="p (1 - λ lr / lr_max)",
+        share=lambda at: at.weight_decay * at.lr / at.lr_first,
+        note="lr_max is the constructor's lr",
+    ),
+    "independent_seen": Meaning(
+        name="independent: the schedule's multiplier",
+        equation="p (1 - λ lr / lr_max)",
+        share=lambda at: at.weight_decay * at.lr / at.lr_seen,
+        note="lr_max is the largest lr seen so far, so a warm-up decays at full strength",
+    ),
+    "constant": Meaning(
+        name="constant per step",
+        equation="p (1 - λ)",
+        share=lambda at: at.weight_decay,
+        note="neither the learning rate nor its schedule has a say",
+    ),
+    "palm": Meaning(
+        name="PaLM: lr squared",
+        equation="p (1 - lr² λ)",
+        share=lambda at: at.lr**2 * at.weight_decay,
+    ),
+    "adamc": Meaning(
+        name="corrected (AdamC)",
+        equation="p (1 - λ lr² / lr_max)",
+        share=lambda at: at.weight_decay * at.lr**2 / at.lr_first,
+        note="lr_max is the constructor's lr",
+    ),
+    "adamc_seen": Meaning(
+        name="corrected (AdamC)",
+        equation="p (1 - λ lr² / lr_max)",
+        share=lambda at: at.weight_decay * at.lr**2 / at.lr_seen,
+        note="lr_max is the largest lr seen so far, so a warm-up decays as lr λ",
+    ),
+    "proximal": Meaning(
+        name="proximal",
+        equation="p / (1 + lr λ)",
+        share=lambda at: at.lr * at.weight_decay / (1 + at.lr * at.weight_decay),
+    ),
+    "exponential": Meaning(
+        name="exponential",
+        equation="p exp(-lr λ)",
+        share=lambda at: -math.expm1(-at.lr * at.weight_decay),
+    ),
+    "stable": Meaning(
+        name="stable (SWD, AdamS)",
+        equation="p (1 - lr λ / √mean(v̂))",
+        share=lambda at: at.lr * at.weight_decay / math.sqrt(at.second_moment),
+        note="the share falls where gradients are large",
+    ),
+    "sgds": Meaning(
+        name="stable for SGD (SGDS)",
+        equation="p (1 - lr λ (1 - dampening) / (1 - momentum))",
+        share=lambda at: at.lr * at.weight_decay * at.momentum_gain,
+    ),
+    "rms": Meaning(
+        name="relative step (Adafactor)",
+        equation="p (1 - lr λ RMS(p))",
+        share=lambda at: at.lr * at.weight_decay * float(at.weight.square().mean().sqrt()),
+        note="lr is multiplied by the weight's own root mean square before it multiplies the decay",
+    ),
+    "double": Meaning(
+        name="twice lr λ",
+        equation="p (1 - 2 lr λ)",
+        share=lambda at: 2 * at.lr * at.weight_decay,
+        follows=False,
+        note="twice what PyTorch means",
+    ),
+    "first_lr": Meaning(
+        name="the first learning rate times λ",
+        equation="p (1 - lr_first λ)",
+        share=lambda at: at.lr_first * at.weight_decay,
+        follows=False,
+        note="the schedule is ignored: the constructor's lr multiplies λ for ever",
+    ),
+    "growth": Meaning(
+        name="wrong sign",
+        equation="p (1 + lr λ)",
+        share=lambda at: -at.lr * at.weight_decay,
+        follows=False,
+        note="the weight grows",
+    ),
+}
+
+# Meanings that are not a share of the weight: found by other tests, but a caller may ask for them.
+OTHER_MEANINGS = {
+    "l2": "g + λ p: the decay goes through the gradient and everything that is done to it",
+    "trust_ratio": "λ p is added to the update, which is then rescaled as a whole (LAMB)",
+    "none": "lambda has no effect",
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The meaning that fits measured shares best.
+
+    Attributes:
+        key: In `MEANINGS`.
+        error: Largest error relative to the predicted share.
+        step: Index of the first sample that it misses, None where it fits all.
+        text: For a near miss: the numbers.
+    """
+
+    key: str
+    error: float
+    step: int | None
+    text: str
+
+
+def fit(samples: Sequence[tuple[Moment, float]], tolerance: float) -> list[Fit]:
+    """Compare the measured shares with every meaning; the best one first.
+
+    Args:
+        samples: Moments with the share that was measured.
+        tolerance: Relative error that counts as equal.
+
+    Raises:
+        DecaylabError: There is no sample.
+    """
+    if not samples:
+        raise DecaylabError("no step to fit a convention to")
+    fits = []
+    for key, meaning in MEANINGS.items():
+        errors = []
+        for moment, measured in samples:
+            predicted = _predict(meaning, moment)
+            errors.append(
+                abs(measured - predicted) / abs(predicted) if predicted and math.isfinite(predicted) else math.inf
+            )
+        missed = next((index for index, error in enumerate(errors) if not error <= tolerance), None)
+        text = ""
+        if missed is not None:
+            moment, measured = samples[missed]
+            text = f"{meaning.equation} predicts a share of {_predict(meaning, moment):.6g}, measured {measured:.6g}"
+        fits.append(Fit(key, max(errors), missed, text))
+    # those that fit all, in the table's order; then by how long they fit
+    return sorted(fits, key=lambda item: (item.step is not None, -(item.step or 0)))
+
+
+def exponents(samples: Sequence[tuple[Moment, float]]) -> tuple[float, float, float, float]:
+    """Least-squares exponents of λ, lr and lr_first in the measured shares, and the largest error of the fit in log.
+
+    For a share that no meaning fits: λ^1 lr^1.5 says more than "unknown".
+    """
+    import numpy as np
+
+    usable = [(moment, share) for moment, share in samples if share > 0 and math.isfinite(share)]
+    if len(usable) < 4:
+        return (math.nan,) * 4
+    table = np.log([[moment.weight_decay, moment.lr, moment.lr_first, math.e] for moment, _ in usable])
+    shares = np.log([share for _, share in usable])
+    solution, *_ = np.linalg.lstsq(table, shares, rcond=None)
+    error = float(np.abs(table @ solution - shares).max())
+    return float(solution[0]), float(solution[1]), float(solution[2]), error
+
+
+def _predict(meaning: Meaning, moment: Moment) -> float:
+    try:
+        return meaning.share(moment)
+    except ZeroDivisionError:
+        return math.nan
