@@ -34,7 +34,7 @@ def test_known_answers(check, verdict):
 
 def test_units_and_names_are_for_readers():
     comparison = checks.lower(ERROR, this=WITH, than=WITHOUT)(results()).comparisons[0]
-    assert comparison.name == "final test/error, lr large: wd with minus wd none"
+    assert comparison.name == "final test/error, LR large: WD with minus WD none"
     assert comparison.unit == "percentage points"
     assert comparison.estimate == pytest.approx(-2, abs=0.3)
 
@@ -51,7 +51,7 @@ def test_divergence_is_said_beside_the_numbers():
     found = results(change=lost)
     evidence = checks.lower(ERROR, this=WITH, than=WITHOUT)(found)
     assert evidence.verdict is Verdict.HOLDS  # 100 % error on the other side
-    assert "3 of 3 runs with lr large, wd none diverged" in evidence.comparisons[0].note
+    assert "3 of 3 runs with LR large, WD none diverged" in evidence.comparisons[0].note
     assert checks.diverges_more(this=WITHOUT, than=WITH)(found).verdict is Verdict.HOLDS
     loss = checks.lower(final("train/loss"), this=WITH, than=WITHOUT)(found)
     assert loss.verdict is Verdict.UNDECIDED  # infinite differences of three seeds are below what a sign test can show

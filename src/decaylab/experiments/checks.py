@@ -220,11 +220,10 @@ def any_of(*checks: Check) -> Check:
 
 
 def phrase(where: Where) -> str:
-    """Say labels in words: ``lr large, wd 0.1``."""
-    return ", ".join(
-        f"{name.replace('_', ' ')} {v:g}" if isinstance(v, float) else f"{name.replace('_', ' ')} {v}"
-        for name, v in where.items()
-    )
+    """Say labels in words: ``LR large, WD 0.1``."""
+    short = {"lr": "LR", "wd": "WD"}
+    pairs = ((short.get(name, name.replace("_", " ")), value) for name, value in where.items())
+    return ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in pairs)
 
 
 def _difference(quantity: Quantity, this: Where, that: Where, region: tuple[float, float], confidence: float) -> Check:

@@ -58,6 +58,7 @@ class Results:
 
     Attributes:
         budget: The budget.
+        specs: The labelled runs.
         runs: One row a run, indexed by run id: the labels, status (``missing`` when the store has never seen it),
             reason, step and total_steps.
         environments: What each started run ran on, by run id.
@@ -82,12 +83,13 @@ class Results:
         import pandas as pd
 
         self.budget = budget
+        self.specs = tuple(specs)
         self._fetch = fetch
         self._cache: dict[str, pd.DataFrame] = {}
         self._curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
         self._status: dict[str, str] = {}
         self._total: dict[str, int] = {}
-        labelled = {spec.id: spec.labels for spec in specs}
+        labelled = {spec.id: spec.labels for spec in self.specs}
         known = []
         for run, labels in labelled.items():
             row = rows.get(run)

@@ -1,0 +1,181 @@
+"""One HTML file with charts, verdicts and recipes of some experiments, and the charts as SVG and CSV beside it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import altair
+import jinja2
+import vl_convert
+from markupsafe import Markup
+
+import decaylab
+from decaylab.experiments.evidence import Verdict
+from decaylab.experiments.results import ENDED, Results
+from decaylab.experiments.spec import Experiment
+from decaylab.files import atomic_write_text
+from decaylab.report import figures, forest, numbers, palette, settings, verdicts
+from decaylab.report.aggregate import drawn
+from decaylab.report.figures import Figure
+
+BADGES = {Verdict.HOLDS: "✓", Verdict.FAILS: "✗", Verdict.UNDECIDED: "?", Verdict.NOT_TESTABLE: "–"}
+_CLASSES = {v: v.name.lower().replace("_", "-") for v in Verdict}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Section:
+    """One experiment, ready for the template."""
+
+    experiment: Experiment
+    results: Results
+    figures: list[Figure]
+    rulings: list[verdicts.Ruling]
+
+    @property
+    def ended(self) -> int:
+        return int(self.results.runs["status"].isin(ENDED).sum())
+
+    @property
+    def diverged(self) -> int:
+        return int((self.results.runs["status"] == "diverged").sum())
+
+    @property
+    def tally(self) -> list[tuple[str, str, int]]:
+        """(class, sign, how many) for each verdict that occurs."""
+        counts = Counter(r.evidence.verdict for r in self.rulings)
+        return [(_CLASSES[v], BADGES[v], counts[v]) for v in Verdict if counts[v]]
+
+    @property
+    def environments(self) -> list[tuple[dict[str, Any], int]]:
+        """Each different environment with its number of runs."""
+        found: dict[str, int] = Counter(
+            json.dumps({k: v for k, v in env.items() if v not in ("", None)})
+            for env in self.results.environments.values()
+        )
+        return [(json.loads(text), count) for text, count in found.items() if text != "{}"]
+
+    @property
+    def command(self) -> str:
+        """What reproduces the experiment; with a number of seeds where it is not the declared one."""
+        budget, experiment = self.results.budget, self.experiment
+        seeds = sorted({int(spec.labels["seed"]) for spec in self.results.specs})
+        extra = "" if seeds == sorted(experiment.seeds[budget]) else f" --seeds {len(seeds)}"
+        return f"decaylab reproduce {experiment.id} --budget {budget}{extra}"
+
+
+def build(items: Sequence[tuple[Experiment, Results]], out_dir: Path | str) -> Path:
+    """Write the report of some experiments.
+
+    Args:
+        items: Experiments with their results, complete or not; each experiment once.
+        out_dir: Folder to write to; it is made if it is missing, files of the same names are replaced.
+
+    Returns:
+        The page: ``index.html``. Beside it are ``charts/ID-CHART.svg`` and ``.csv``, ``verdicts.json`` and
+        ``verdicts.csv``. The page loads nothing, from a network or from disk, and says so to the browser.
+    """
+    out = Path(out_dir)
+    sections = _sections(items)
+    specs: dict[str, dict[str, Any]] = {}
+    for section in sections:
+        for figure in section.figures:
+            name = f"{section.experiment.id}-{figure.chart.id}"
+            if len(figure.points):
+                views = figures.page_views(figure)
+                specs |= {f"{name}-{i}": view for i, (_, view) in enumerate(views)}
+                atomic_write_text(out / "charts" / f"{name}.svg", _svg(figure))
+            atomic_write_text(out / "charts" / f"{name}.csv", _table(figure))
+    rulings = [ruling for section in sections for ruling in section.rulings]
+    atomic_write_text(out / "verdicts.json", verdicts.as_json(rulings))
+    atomic_write_text(out / "verdicts.csv", verdicts.as_csv(rulings))
+    page = out / "index.html"
+    atomic_write_text(page, _render(sections, specs))
+    return page
+
+
+def _sections(items: Sequence[tuple[Experiment, Results]]) -> list[_Section]:
+    points = {(e.id, c.id): drawn(c, r) for e, r in items for c in e.charts}
+    everywhere: dict[str, list[str]] = {"plain": [], "ordered": [], "wd": [], "lr": []}
+    for experiment, _ in items:
+        for chart in experiment.charts:
+            everywhere[chart.palette] += list(dict.fromkeys(points[experiment.id, chart.id]["color"]))
+    sections = []
+    for experiment, results in items:
+        drawings = []
+        for chart in experiment.charts:
+            table = points[experiment.id, chart.id]
+            colours = palette.colours(chart.palette, table["color"], everywhere[chart.palette])
+            rules = tuple(chart.rules(results)) if chart.rules and len(table) else ()
+            drawings.append(Figure(chart=chart, points=table, colours=colours, rules=rules))
+        rulings = [
+            verdicts.Ruling(experiment=experiment, budget=results.budget, claim=claim, evidence=claim.evaluate(results))
+            for claim in experiment.claims
+        ]
+        sections.append(_Section(experiment=experiment, results=results, figures=drawings, rulings=rulings))
+    return sections
+
+
+def _render(sections: list[_Section], specs: dict[str, dict[str, Any]]) -> str:
+    loader = jinja2.PackageLoader("decaylab.report", "template")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+
+    def read(name: str) -> Markup:
+        return Markup(loader.get_source(environment, name)[0])
+
+    template = environment.get_template("page.html.jinja")
+    return template.render(
+        sections=sections,
+        tally=Counter(r.evidence.verdict for s in sections for r in s.rulings),
+        verdicts=Verdict,
+        badges=BADGES,
+        classes=_CLASSES,
+        numbers=numbers,
+        picture=forest.picture,
+        varying=settings.varying,
+        shared=settings.shared,
+        dashes=figures.DASHES,
+        specs=Markup(json.dumps(specs, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")),
+        style=read("style.css"),
+        script=read("page.js"),
+        library=Markup(_library()),
+        version=decaylab.__version__,
+        today=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _svg(figure: Figure) -> str:
+    spec = figures.static_view(figure).to_dict(validate=False)
+    return str(vl_convert.vegalite_to_svg(spec, vl_version=_vega_lite_version()))
+
+
+def _table(figure: Figure) -> str:
+    """The numbers of a chart at full resolution, under the names of its columns."""
+    chart = figure.chart
+    names = {"panel": chart.panel, "color": chart.color, "dash": chart.dash}
+    table = figure.points.drop(columns=[*(n for n, column in names.items() if not column), "each"])
+    taken: dict[str, str] = {}
+    for name, column in (*names.items(), ("x", chart.x), ("y", chart.y)):
+        if column and column not in taken.values() and column not in ("low", "high", "count"):
+            taken[name] = column
+    return str(table.rename(columns={**taken, "count": "seeds"}).to_csv(index=False, float_format="%.8g"))
+
+
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and vega-embed in one script that needs no network."""
+    script = vl_convert.javascript_bundle(vl_version=_vega_lite_version())  # type: ignore[call-arg]  # its stubs lie
+    return str(script).replace("</script", "<\\/script")
+
+
+def _vega_lite_version() -> str:
+    """The version that Altair writes for, or the newest one that the converter has."""
+    wanted = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+    known = vl_convert.get_vegalite_versions()
+    return wanted if wanted in known else str(known[-1])
