@@ -74,8 +74,8 @@ def _too_strong(found: Diagnosis, state: RoleState) -> list[str]:
 
     return [
         f"Decay is too strong: rotation above {STRONG_ROTATION:.2f} radians a step in the long run"
-        f" ({_number(state.long_run_rotation)}). One timescale is {_steps(state.timescale)}, so the weights hold no more"
-        f" than the last {_steps(state.timescale)} taught them: lower the decay or the learning rate.",
+        f" ({_number(state.long_run_rotation)}). One timescale is {_steps(state.timescale)}, so the weights hold no"
+        f" more than the last {_steps(state.timescale)} taught them: lower the decay or the learning rate.",
         f"A step turns the weights by {_number(state.rotation)} radians." if _known(state.rotation) else "",
         f"{_number(state.passed)} timescales have passed.",
         _effective(state),

@@ -28,8 +28,10 @@ class Rotation:
     L2 with SGD) and ``r`` the squared length of an update over the variance that it adds in the long run:
     ``(1 - b) / (1 + b)`` for AdamW (b is beta1) and SGD (b is the momentum), and for Lion
     ``pi/2 ((1-b1)^2 + b1^2 (1-b2)/(1+b2))``. So AdamW turns by ``sqrt(2 lr wd (1-b1)/(1+b1))`` and SGD with L2 by
-    ``sqrt(2 lr wd / (1+momentum))``. The prediction assumes weights of many entries, updates that are uncorrelated
-    beyond momentum and at right angles to the weights. It is given for parameters that decay at a known rate only.
+    ``sqrt(2 lr wd / (1+momentum))``. The prediction assumes weights of many entries, updates at right angles to the
+    weights that are uncorrelated beyond momentum, and momentum that forgets much faster than decay does (with Lion's
+    ``b2 = 0.99`` and a timescale of 200 steps the true angle is 17 % larger). It is given for parameters that decay at
+    a known rate only.
 
     Values of a role and of the whole model are root mean squares over tensors weighted by ``|w0|^2``, so that they say
     how far all directions turn together.
