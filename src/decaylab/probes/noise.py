@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 
 from decaylab.errors import DecaylabError
 from decaylab.probes.context import Context, LossFunction, Measurement, accurate
-from decaylab.probes.objective import Objective, objective, plain_kernels
+from decaylab.probes.objective import Objective, objective
+from decaylab.probes.private_copy import plain_kernels
 
 _CHUNK_BYTES = 128 * 2**20  # of single examples' gradients
 

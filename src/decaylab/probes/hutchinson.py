@@ -1,0 +1,80 @@
+r"""How large is the trace of any Hessian or Gauss-Newton matrix, from products with random vectors?
+
+Hutchinson (1990): :math:`E\, v^\top A v = \mathrm{Tr} A` for independent random signs v, also entry by entry, so that
+one product gives every tensor's share. The graph of a chunk's gradient serves all its products, and every chunk has
+vectors of its own: for positive parts of A that divides the variance by the number of chunks compared with one vector
+for all data.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from decaylab.probes.estimate import Tally
+from decaylab.probes.objective import Objective
+from decaylab.probes.products import (
+    Matrix,
+    Operator,
+    differentiable_gradient,
+    second_derivative_product,
+)
+
+# Products after which the spread is first looked at.
+_PILOT = 16
+
+
+def hutchinson(
+    objective: Objective, matrix: Matrix, rel_error: float, max_matvecs: int, seed: int, known: Tensor | None = None
+) -> Tally:
+    """Estimate a trace tensor by tensor, until the total is accurate enough.
+
+    Args:
+        objective: What is differentiated.
+        matrix: ``"hessian"``, ``"residual"`` or ``"gauss_newton"``.
+        rel_error: Standard error wanted, relative to the total.
+        max_matvecs: At most so many products with the matrix.
+        seed: Of the random signs.
+        known: A part of the total that is known already, shape (P,).
+
+    Returns:
+        The repetitions, one a product.
+    """
+    generator = objective.generator(seed)
+    exact = torch.zeros(len(objective.names), dtype=torch.float64) if known is None else known
+    samples = _products(objective, matrix, min(_PILOT, max_matvecs), generator)
+    while True:
+        tally = Tally(exact, (samples,))
+        value, stderr = tally.total()
+        left = max_matvecs - len(samples)
+        if stderr <= rel_error * abs(value) or left <= 0:
+            return tally
+        aim = rel_error * abs(value)
+        needed = math.ceil(1.05 * len(samples) * (stderr / aim) ** 2) if aim > 0 else max_matvecs
+        more = min(max(needed, len(samples) + 4), 4 * len(samples)) - len(samples)
+        samples = torch.cat([samples, _products(objective, matrix, min(more, left), generator)])
+
+
+def _products(objective: Objective, matrix: Matrix, count: int, generator: torch.Generator) -> Tensor:
+    """Values of v * (A v) summed over each tensor, for ``count`` vectors: shape (count, P)."""
+    found = torch.zeros(count, len(objective.names), dtype=torch.float64)
+    for batch, points in objective.chunks():
+        if matrix == "gauss_newton":
+            operator = Operator(objective, matrix)
+        else:
+            gradients = differentiable_gradient(objective, batch, matrix == "residual")
+        for k in range(count):
+            signs = [_signs(p, generator) for p in objective.parameters]
+            if matrix == "gauss_newton":
+                product = operator._first_order(batch, points, signs)
+            else:
+                product = second_derivative_product(objective, gradients, signs)
+            shares = [(v * w).sum() for v, w in zip(signs, objective.unflat(product), strict=True)]
+            found[k] += torch.stack(shares).cpu().double() * (points / objective.num_points)
+    return found
+
+
+def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randint(2, like.shape, generator=generator, device=like.device).to(like.dtype).mul_(2).sub_(1)
