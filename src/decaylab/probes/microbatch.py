@@ -36,32 +36,42 @@ class MicrobatchHooks:
         self._handles: list[RemovableHandle] = []
         self._squares: list[list[Tensor]] = []
         self._totals: list[Tensor | None] = []
+        self._incoming: dict[int, tuple[bool, Tensor, Tensor]] = {}
 
     def arm(self) -> None:
         """Start to listen."""
         self.disarm()
         self._squares = [[] for _ in self._parameters]
         self._totals = [None for _ in self._parameters]
-        self._handles = [p.register_hook(self._listener(i, p)) for i, p in enumerate(self._parameters)]
+        for i, p in enumerate(self._parameters):
+            self._handles.append(p.register_hook(self._before_adding(i, p)))
+            self._handles.append(p.register_post_accumulate_grad_hook(self._after_adding(i)))
 
     def disarm(self) -> None:
         """Stop to listen."""
         for handle in self._handles:
             handle.remove()
-        self._handles = []
+        self._handles, self._incoming = [], {}
 
-    def _listener(self, i: int, parameter: Tensor) -> Callable[[Tensor], None]:
-        def listen(gradient: Tensor) -> None:
+    def _before_adding(self, i: int, parameter: Tensor) -> Callable[[Tensor], None]:
+        def measure(gradient: Tensor) -> None:
             square = tensor_norms([gradient.detach()])[0].square()
             earlier = parameter.grad
-            if earlier is None:  # the first pass since zero_grad, also after a step that was called off
-                self._squares[i].clear()
-                self._totals[i] = square
-            else:
-                self._totals[i] = tensor_norms([earlier.detach() + gradient.detach()])[0].square()
-            self._squares[i].append(square)
+            total = square if earlier is None else tensor_norms([earlier.detach() + gradient.detach()])[0].square()
+            self._incoming[i] = (earlier is None, square, total)
 
-        return listen
+        return measure
+
+    def _after_adding(self, i: int) -> Callable[[Tensor], None]:
+        # Only here is it certain that the gradient was added: torch.autograd.grad runs the other hook too.
+        def count(_: Tensor) -> None:
+            first, square, total = self._incoming.pop(i)
+            if first:  # the first pass since zero_grad, also after a step that was called off
+                self._squares[i].clear()
+            self._squares[i].append(square)
+            self._totals[i] = total
+
+        return count
 
     def seen(self) -> Microbatches | None:
         """Return what was seen since `arm`; None without a backward pass."""
