@@ -104,6 +104,7 @@ class _Training:
         self.config, self.record, self.folder, self.device = config, record, folder, device
         self.task = build_task(config, device)
         self.model = self.task.model.to(_DTYPES[config.weights]).train()
+        self.parameters = list(self.model.parameters())  # walking the modules would cost as much as a small layer
         self.total = self.task.total_steps
         if config.init_from is not None:
             self._start_from(resolve)
@@ -166,7 +167,7 @@ class _Training:
         if self.stepper.penalty:
             self._add_penalty()
         if clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+            torch.nn.utils.clip_grad_norm_(self.parameters, clip)
         self.probes.before_step(step + 1)
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -1,0 +1,96 @@
+"""The command line as a whole: quick, without torch where none is needed, and one clear line for every mistake."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from decaylab.cli import COMMANDS, main
+
+
+def _python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["rules"], ["show", "fig5"], ["runs"]])
+def test_no_torch_is_imported(arguments):
+    code = f"import sys; from decaylab.cli import main; rc = main({arguments!r}); print(rc, 'torch' in sys.modules)"
+    result = _python(code)
+    assert result.stdout.splitlines()[-1] == "0 False", result.stderr
+
+
+def test_importing_the_package_imports_no_torch():
+    assert _python("import sys, decaylab; print('torch' in sys.modules)").stdout.strip() == "False"
+
+
+def test_help_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help(name, capsys):
+    try:
+        code = main([name, "--help"])
+    except SystemExit as stop:
+        code = stop.code
+    assert code in (0, None)
+    assert len(capsys.readouterr().out) > 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["lisst"], ["unknown command", "'list'"]),
+        (["show", "fig55"], ["fig55", "'fig5'"]),
+        (["reproduce", "fig55"], ["fig55", "'fig5'"]),
+        (["reproduce"], ["fig1", "list"]),
+        (["reproduce", "fig1", "--budget", "paper"], ["cifar10", "decaylab data get cifar10"]),
+        (["train"], []),
+        (["train", "visoin"], ["visoin", "'vision'"]),
+        (["train", "vision", "--optimizer.lr", "-1"], ["optimizer.lr", "positive"]),
+        (["train", "vision", "--decay.weight-decay", "-1"], ["weight_decay", "negative"]),
+        (["train", "vision", "--decay.weight-decay", "20"], ["lr x weight decay"]),
+        (["train", "vision", "--data.dataset", "cifar100"], ["decaylab data get cifar100"]),
+        (["train", "language", "--data.corpus", "wikipedia"], ["wikipedia"]),
+        (["train", "vision", "--config", "nowhere.json"], ["nowhere.json"]),
+        (["train", "vision", "--pick", "abc"], ["--config"]),
+    ],
+)
+def test_mistakes_get_one_line_and_exit_code_2(arguments, words, capsys):
+    code = main(arguments)
+    shown = capsys.readouterr()
+    if arguments == ["train"]:
+        assert code == 0
+        return
+    assert code == 2
+    assert shown.err.startswith("decaylab: ")
+    assert len(shown.err.strip().splitlines()) == 1
+    assert all(word in shown.err for word in words), shown.err
+
+
+def test_what_show_prints_can_be_trained(tmp_path, capsys):
+    assert main(["show", "fig5", "--budget", "smoke", "--json"]) == 0
+    file = tmp_path / "fig5.json"
+    file.write_text(capsys.readouterr().out)
+    content = json.loads(file.read_text())
+    runs = [run for run in content["runs"] if run["config"]["init_from"] is None]
+    assert main(["train", "language", "--config", str(file)]) == 2
+    assert "--pick" in capsys.readouterr().err
+    chosen = runs[0]
+    store = str(tmp_path / "runs.db")
+    assert main(["train", "language", "--config", str(file), "--pick", chosen["id"], "--store", store]) == 0
+    assert f"run {chosen['id']}: done" in capsys.readouterr().out
+    assert main(["train", "vision", "--config", str(file), "--pick", chosen["id"], "--store", store]) == 2
+
+
+def test_unknown_setting_in_a_file(tmp_path, capsys):
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps({"kind": "vision", "optimizer": {"lrr": 1}}))
+    assert main(["train", "vision", "--config", str(file)]) == 2
+    assert "optimizer.lr" in capsys.readouterr().err
+    file.write_text("{")
+    assert main(["train", "vision", "--config", str(file)]) == 2
+    assert "not JSON" in capsys.readouterr().err
