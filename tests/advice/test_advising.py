@@ -111,6 +111,8 @@ def test_carried_over_to_another_batch_also_with_the_square_root():
         ({**BLOG, "lr": 1e-3, "momentum": 0.9}, "momentum is SGD's"),
         ({**BLOG, "lr": 1e-3, "optimizer": "sgd", "momentum": 1.0}, "below 1"),
         ({**BLOG, "lr": 1e-3, "params": 0}, "at least 1"),
+        ({**BLOG, "lr": 1e-3, "schedule": Schedule(kind="linear", final_lr=1.0)}, "rises above its peak"),
+        ({**BLOG, "lr": 1e-3, "schedule": Schedule(warmup_steps=10), "tokens": 98_304}, "0 at every step"),
         ({**BLOG, "lr": 1e-3, "layers": 48, "width": 4096}, "check --params"),
         ({**BLOG, "lr": 1e-3, "steps": 10}, "would fit"),
         ({**BLOG, "lr": 1e-3, "reference": Reference(weight_decay=0.1)}, "no different"),

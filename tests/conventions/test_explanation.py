@@ -124,6 +124,7 @@ def test_a_million_steps_are_quick_and_finite():
         ({"weight_decay": math.inf}, "finite"),
         ({"lr": -1.0}, "learning rate"),
         ({"momentum": 0.9}, "momentum is SGD's"),
+        ({"schedule": Schedule(kind="linear", final_lr=1.0)}, "above the peak"),
         ({"betas": (0.9, 1.5)}, "betas"),
         ({"steps": 1, "tokens": None, "schedule": Schedule(warmup_steps=5)}, "learning rate is 0"),
     ],

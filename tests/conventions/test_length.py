@@ -46,6 +46,7 @@ def test_steps_alone_are_enough():
         ({"tokens": 10**9}, "how long is the run"),
         ({}, "how long is the run"),
         ({"steps": 0}, "at least 1"),
+        ({"steps": 10**9}, "more than any run"),
         ({"steps": 10, "epochs": -1.0}, "epochs"),
     ],
     ids=str,

@@ -187,7 +187,11 @@ def _round(number: float) -> float:
 
 
 def _mean_lr_ratio(schedule: Schedule | None, lr: float, size: RunSize) -> float:
-    return integral(schedule or Schedule(), lr, size.steps) / size.steps / lr
+    ratio = integral(schedule or Schedule(), lr, size.steps) / size.steps / lr
+    if not 0 < ratio <= 1 + 1e-9:
+        problem = "is 0 at every step" if ratio <= 0 else "rises above its peak"
+        raise DecaylabError(f"the learning rate of this schedule {problem}: check lr, warm-up and final learning rate")
+    return ratio
 
 
 def _check(

@@ -170,6 +170,8 @@ def explain(
     import numpy as np
 
     multipliers = values(schedule, np.arange(size.steps), lr, size.steps) / lr
+    if multipliers.max() > 1 + 1e-9:
+        raise DecaylabError(f"the schedule rises to {lr * multipliers.max():.3g}, above the peak of {lr:.3g}: raise lr")
     if multipliers.max() == 0:
         raise DecaylabError("the learning rate is 0 at every step of this schedule: shorten the warm-up")
     rotation = RotationInputs(

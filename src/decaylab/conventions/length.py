@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decaylab.errors import DecaylabError
 from decaylab.quantities import format_count
 
+_MOST_STEPS = 20_000_000  # the products over a schedule go through every step: seconds and a gigabyte at this number
 _TOLERANCE = 0.005  # a run rarely ends on a round number of tokens: 33,165 steps for "3.26 billion"
 
 
@@ -75,6 +76,10 @@ def run_size(
     if steps is None:
         steps = _steps(batch_size, tokens, seq_len, dataset_size, epochs)
         inferred.append(f"{steps:,} steps")
+    if steps > _MOST_STEPS:
+        raise DecaylabError(
+            f"{format_count(steps)} steps are more than any run has: check steps, tokens and batch size"
+        )
     if tokens is not None and batch_size is not None:
         tolerance = _TOLERANCE + tokens_rounding
         if seq_len is None:
