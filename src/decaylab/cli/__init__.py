@@ -15,7 +15,10 @@ from decaylab.errors import DecaylabError, unknown
 
 # name -> (module:function, one line for the overview)
 COMMANDS: dict[str, tuple[str, str]] = {
+    "list": ("decaylab.cli.list:list_experiments", "every experiment, and how many of its runs are finished"),
+    "show": ("decaylab.cli.show:show", "one experiment: its claims, its recipe and every setting of its runs"),
     "reproduce": ("decaylab.cli.reproduce:reproduce", "train what is missing of an experiment and write its page"),
+    "report": ("decaylab.cli.report:report", "draw the page again from the store alone"),
     "train": ("decaylab.cli.train:train", "train one run from flags or from a file"),
     "runs": ("decaylab.cli.runs:runs", "the runs of a store: status, step, last metrics"),
     "export": ("decaylab.cli.export:export", "the metrics of a store as a CSV or parquet file"),

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import altair as alt
 import pandas as pd
+from altair.utils.schemapi import debug_mode
 
 from decaylab.experiments.spec import Chart
+from decaylab.report import look
 from decaylab.report.aggregate import thin
 
-DASHES: tuple[list[int], ...] = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 4])
-SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
-FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Helvetica, Arial, sans-serif"
 _Mark = tuple[Any, float]  # a layer and its opacity
+_SHARED = "points"
 _FEW = 25  # curves with no more points than this also show them
 
 
@@ -28,7 +27,7 @@ class Figure:
         chart: The declaration.
         points: What ``aggregate.drawn`` gave.
         colours: Legend entry to colour.
-        rules: Vertical marks.
+        rules: Vertical marks: (x, text).
     """
 
     chart: Chart
@@ -46,108 +45,120 @@ class Figure:
         """Entries of the legend of the dashes."""
         return list(dict.fromkeys(self.points["dash"])) if self.chart.dash else []
 
+    @property
+    def numeric_x(self) -> bool:
+        """Whether the horizontal axis has numbers, not names."""
+        return pd.api.types.is_numeric_dtype(self.points["x"]) and self.chart.kind != "bars"
 
-def page_views(figure: Figure) -> list[tuple[str, dict[str, Any]]]:
+
+def page_views(figure: Figure) -> list[dict[str, Any]]:
     """Return one Vega-Lite specification a panel, as wide as the page lets it be, without a legend of its own.
 
     The page writes the title of the vertical axis above each view, draws the legend, and sets the parameters
-    ``pickedColor`` and ``pickedDash`` of all panels at once. Inks are ``currentColor``: a view follows a light or a dark
-    page.
+    ``pickedColor`` and ``pickedDash`` of all panels at once. Inks are ``currentColor``, so that a view follows a light
+    or a dark page.
     """
+    with debug_mode(False):
+        view = _view(figure, ink="currentColor", interactive=True)
+        spec = _without_data(view.properties(width="container", height=260))
+    del spec["$schema"]  # nothing in the page should look like a network address
+    spec["config"] = look.config("currentColor")
+    return [spec | {"data": data} for data in _panel_data(figure)]
+
+
+def static_view(figure: Figure) -> dict[str, Any]:
+    """Return one Vega-Lite specification of the whole chart: panels side by side and a legend, on white."""
+    ink = "#22262b"
+    with debug_mode(False):
+        spec = _without_data(_view(figure, ink=ink, interactive=False))
+    data = _panel_data(figure)
+    around: dict[str, Any] = {name: spec.pop(name) for name in ("$schema", "datasets") if name in spec}
+    around["title"] = {"text": figure.chart.title, "anchor": "start", "fontSize": 14, "offset": 14}
+    around |= {"config": look.config(ink), "background": "white"}
+    if len(data) == 1:
+        return {**spec, **around, "data": data[0], "width": 520, "height": 280}
+    size = {"width": 300, "height": 220}
+    views = [{**spec, **size, "data": d, "title": p} for p, d in zip(figure.panels, data, strict=True)]
+    return {**around, "concat": views, "columns": 3 if len(views) % 2 else 2}
+
+
+def _without_data(view: Any) -> dict[str, Any]:
+    """Write a view as a specification whose layers take the data of the whole."""
+    spec: dict[str, Any] = view.to_dict()
+    for layer in spec["layer"]:
+        if layer.get("data") == {"name": _SHARED}:
+            del layer["data"]
+    return spec
+
+
+def _panel_data(figure: Figure) -> list[dict[str, Any]]:
     points = thin(figure.points, figure.chart)
-    views = []
-    for panel in figure.panels:
-        view = _view(figure, points[points["panel"] == panel], ink="currentColor", interactive=True)
-        view = view.properties(width="container", height=260).configure(**_config("currentColor"))
-        views.append((panel, _compact(view.to_dict(validate=False))))
-    return views
+    return [_inline(points[points["panel"] == panel]) for panel in figure.panels]
 
 
-def static_view(figure: Figure) -> Any:
-    """Return the whole chart, panels side by side with a legend, on white."""
-    points = thin(figure.points, figure.chart)
-    wide = len(figure.panels) == 1
-    views = []
-    for panel in figure.panels:
-        view = _view(figure, points[points["panel"] == panel], ink="#22262b", interactive=False)
-        views.append(view.properties(width=520 if wide else 300, height=280 if wide else 220, title=panel))
-    body = views[0] if wide else alt.concat(*views, columns=3 if len(views) % 2 else 2)
-    title = alt.TitleParams(figure.chart.title, anchor="start", fontSize=14, offset=14)
-    if wide:
-        title = alt.TitleParams(figure.panels[0] or figure.chart.title, anchor="start", fontSize=14, offset=14)
-    return body.properties(title=title, background="white").configure(**_config("#22262b"))
+def _inline(points: pd.DataFrame) -> dict[str, Any]:
+    """Put numbers into the page as CSV text: half the size of JSON records."""
+    parse = {c: "number" for c in ("y", "low", "high", "count", "ended_early")}
+    parse |= {c: "string" for c in ("color", "dash", "each")}
+    parse["x"] = "number" if pd.api.types.is_numeric_dtype(points["x"]) else "string"
+    text = points[list(parse)].to_csv(index=False, float_format="%.5g", lineterminator="\n")
+    return {"values": text, "format": {"type": "csv", "parse": parse}}
 
 
-def _view(figure: Figure, points: pd.DataFrame, *, ink: str, interactive: bool) -> Any:
+def _view(figure: Figure, *, ink: str, interactive: bool) -> Any:
+    """Layers without data: each panel brings its own."""
     kind = figure.chart.kind
-    layers = [_rules(figure, ink)] if figure.rules else []
-    encoding = _encoding(figure, points, interactive)
-    base = alt.Chart(_inline(points)).encode(**encoding)
+    encoding = look.encoding(figure, interactive=interactive)
+    base = alt.Chart(alt.NamedData(_SHARED)).encode(**encoding)
     if kind == "bars":
-        marks = _bars(figure, base, ink)
+        on_top = base.encode(color=alt.value(ink))
+        marks = [(base.mark_bar(), 0.75), (_errors(figure, on_top, interactive), 1.0), (_each(on_top), 0.6)]
     elif kind == "points":
-        marks = _points(figure, base)
+        mean = base.mark_point(filled=True, size=60)
+        marks = [(_errors(figure, base, interactive), 1.0), (mean, 1.0), (_each(base), 0.6)]
     else:
-        marks = _lines(figure, base, points)
-        if (points["count"] > 1).any():
-            # An area has no dashes, so the curves are told apart by a channel that draws nothing.
-            plain = {**{k: v for k, v in encoding.items() if k != "strokeDash"}, "detail": "dash:N"}
-            marks.insert(0, (_band(figure, alt.Chart(_inline(points)).encode(**plain)), 0.16))
-    for mark, opacity in marks:
-        layers.append(mark.encode(opacity=_opacity(opacity, interactive)))
-    if interactive:
-        layers += _tooltips(figure, base)
-    view = alt.layer(*layers)
-    if interactive:
-        view = view.add_params(alt.param(name="pickedColor", value=[]), alt.param(name="pickedDash", value=[]))
-    return view
+        marks = _lines(figure, base)
+        if (figure.points["count"] > 1).any():
+            # An area has no dashes, so its curves are told apart by a channel that draws nothing.
+            plain = {k: v for k, v in encoding.items() if k != "strokeDash"}
+            marks.insert(
+                0,
+                (_band(figure, alt.Chart(alt.NamedData(_SHARED)).encode(**plain, detail="dash:N"), interactive), 0.16),
+            )
+    layers = [mark.encode(opacity=look.opacity(opacity, interactive=interactive)) for mark, opacity in marks]
+    if figure.rules:
+        layers.insert(0, _rules(figure, ink))
+    if not interactive:
+        return alt.layer(*layers)
+    picked = [alt.param(name=name, value=[]) for name in ("pickedColor", "pickedDash")]
+    return alt.layer(*layers, _tooltips(figure, base)).add_params(*picked)
 
 
-def _lines(figure: Figure, base: Any, points: pd.DataFrame) -> list[_Mark]:
-    clip = figure.chart.y_domain is not None
-    few = len(points) <= _FEW * max(points.groupby(["color", "dash"]).ngroups, 1)
-    marks: list[_Mark] = [(base.mark_line(strokeWidth=1.8, clip=clip, point={"size": 28} if few else False), 1.0)]
-    if points["ended_early"].any():
+def _lines(figure: Figure, base: Any) -> list[_Mark]:
+    curves = figure.points.groupby(["panel", "color", "dash"]).size()
+    few = {"size": 28} if curves.max() <= _FEW else False
+    marks: list[_Mark] = [(base.mark_line(strokeWidth=1.8, clip=figure.chart.y_domain is not None, point=few), 1.0)]
+    if figure.points["ended_early"].any():
         cross = base.transform_filter("datum.ended_early > 0")
         marks.append((cross.mark_point(shape="cross", angle=45, size=90, filled=True), 1.0))
     return marks
 
 
-def _band(figure: Figure, base: Any) -> Any:
-    area = base.mark_area(clip=figure.chart.y_domain is not None)
-    area = area.encode(y=alt.Y("low:Q", scale=_y_scale(figure), title=None), y2="high:Q")
-    return area.transform_filter("isValid(datum.low)")
+def _band(figure: Figure, base: Any, interactive: bool) -> Any:
+    area = base.mark_area(clip=figure.chart.y_domain is not None).transform_filter("isValid(datum.low)")
+    return area.encode(y=look.y(figure, "low", interactive=interactive), y2="high:Q")
 
 
-def _points(figure: Figure, base: Any) -> list[_Mark]:
-    bar = base.mark_rule(strokeWidth=1.6).encode(y=alt.Y("low:Q", scale=_y_scale(figure), title=None), y2="high:Q")
-    bar = bar.transform_filter("isValid(datum.low)")
-    return [(bar, 1.0), (base.mark_point(filled=True, size=60), 1.0), (_each(base), 0.6)]
-
-
-def _bars(figure: Figure, base: Any, ink: str) -> list[_Mark]:
-    error = base.mark_rule(strokeWidth=1.4).encode(
-        y=alt.Y("low:Q", scale=_y_scale(figure), title=None), y2="high:Q", color=alt.value(ink)
-    )
-    return [(base.mark_bar(), 0.75), (error.transform_filter("isValid(datum.low)"), 1.0), (_each(base), 0.6)]
+def _errors(figure: Figure, base: Any, interactive: bool) -> Any:
+    bar = base.mark_rule(strokeWidth=1.5).transform_filter("isValid(datum.low)")
+    return bar.encode(y=look.y(figure, "low", interactive=interactive), y2="high:Q")
 
 
 def _each(base: Any) -> Any:
     """The seeds themselves, small, beside their mean."""
-    split = base.transform_filter("datum.each != ''").transform_calculate(seed_values="split(datum.each, ' ')")
+    split = base.transform_filter("isValid(datum.each)").transform_calculate(seed_values="split(datum.each, ' ')")
     seeds = split.transform_flatten(["seed_values"], as_=["seed_value"])
     return seeds.mark_point(filled=True, size=12, xOffset=9).encode(y="seed_value:Q")
-
-
-def _opacity(value: float, interactive: bool) -> Any:
-    """Fade what the legend has not picked."""
-    if not interactive:
-        return alt.value(value)
-    shown = (
-        "(length(pickedColor) == 0 || indexof(pickedColor, datum.color) >= 0)"
-        " && (length(pickedDash) == 0 || indexof(pickedDash, datum.dash) >= 0)"
-    )
-    return alt.when(shown).then(alt.value(value)).otherwise(alt.value(value / 10))
 
 
 def _rules(figure: Figure, ink: str) -> Any:
@@ -157,144 +168,21 @@ def _rules(figure: Figure, ink: str) -> Any:
     return alt.layer(rule, text.encode(x="x:Q", y=alt.value(2), text="text:N"))
 
 
-def _tooltips(figure: Figure, base: Any) -> list[Any]:
-    """The nearest point of the page answers: mean, interval and number of seeds."""
+def _tooltips(figure: Figure, base: Any) -> Any:
+    """The nearest point of the view answers: mean, interval and number of seeds."""
     chart = figure.chart
-    fields = [alt.Tooltip("color:N", title=chart.color_title or chart.color or "")] if chart.color else []
-    fields += [alt.Tooltip("dash:N", title=chart.dash_title or chart.dash or "")] if chart.dash else []
+    fields = [alt.Tooltip("color:N", title=chart.color_title or chart.color)] if chart.color else []
+    fields += [alt.Tooltip("dash:N", title=chart.dash_title or chart.dash)] if chart.dash else []
+    number = ".4~g" if figure.numeric_x else alt.Undefined
     fields += [
-        alt.Tooltip("x" + _x_type(figure), title=chart.x_title or chart.x, format=_format(figure)),
+        alt.Tooltip(look.x_field(figure), title=chart.x_title or chart.x, format=number),
         alt.Tooltip("y:Q", title=chart.y_title or "value", format=".4~g"),
     ]
     if (figure.points["count"] > 1).any():
-        fields.append(alt.Tooltip("interval:N", title="95 % interval"))
-        fields.append(alt.Tooltip("count:Q", title="seeds"))
-    near = alt.selection_point(
-        on="pointerover", nearest=chart.kind == "line", fields=["x", "color", "dash"], empty=False
-    )
+        fields += [alt.Tooltip("interval:N", title="95 % interval"), alt.Tooltip("count:Q", title="seeds")]
+    line = chart.kind == "line"
+    near = alt.selection_point(on="pointerover", nearest=line, fields=["x", "color", "dash"], empty=False)
     interval = "isValid(datum.low) ? format(datum.low, '.4~g') + ' to ' + format(datum.high, '.4~g') : 'one seed'"
-    dot = base.transform_calculate(interval=interval).mark_point(filled=True, size=70)
-    opacity = alt.when(near).then(alt.value(1)).otherwise(alt.value(0.001))
-    return [dot.encode(opacity=opacity, tooltip=fields).add_params(near)]
-
-
-def _encoding(figure: Figure, points: pd.DataFrame, interactive: bool) -> dict[str, Any]:
-    chart = figure.chart
-    numeric = _x_type(figure) == ":Q"
-    x_axis = alt.Axis(labelFlush=True, labelAngle=alt.Undefined if numeric else 0, labelOverlap=True, tickCount=6)
-    x_scale: Any = alt.Scale(zero=False, nice=False) if numeric else alt.Undefined
-    if chart.log_x:
-        x_scale = alt.Scale(type="log", nice=False, padding=alt.Undefined if chart.kind == "line" else 20)
-    encoding: dict[str, Any] = {
-        "x": alt.X(
-            "x" + _x_type(figure),
-            title=chart.x_title or chart.x,
-            scale=x_scale,
-            axis=x_axis,
-            sort=None if not numeric else alt.Undefined,
-        ),
-        "y": alt.Y("y:Q", title=None if interactive else chart.y_title or chart.y, scale=_y_scale(figure)),
-    }
-    if chart.color:
-        names = list(figure.colours)
-        scale = alt.Scale(domain=names, range=[figure.colours[n] for n in names])
-        legend = None if interactive else alt.Legend(title=chart.color_title or None, orient="bottom", columns=4)
-        encoding["color"] = alt.Color("color:N", scale=scale, legend=legend)
-        if chart.kind == "bars" and points.groupby("x")["color"].nunique().max() > 1:
-            encoding["xOffset"] = alt.XOffset("color:N", sort=names)
-    else:
-        encoding["color"] = alt.value(next(iter(figure.colours.values())))
-    if chart.dash:
-        legend = None if interactive else alt.Legend(title=chart.dash_title or None, orient="bottom", columns=4)
-        names = figure.dashes
-        if chart.kind == "line":
-            range_ = [DASHES[i % len(DASHES)] for i in range(len(names))]
-            encoding["strokeDash"] = alt.StrokeDash(
-                "dash:N", scale=alt.Scale(domain=names, range=range_), legend=legend
-            )
-        else:
-            range_s = [SHAPES[i % len(SHAPES)] for i in range(len(names))]
-            encoding["shape"] = alt.Shape("dash:N", scale=alt.Scale(domain=names, range=range_s), legend=legend)
-    return encoding
-
-
-def _x_type(figure: Figure) -> str:
-    return ":Q" if pd.api.types.is_numeric_dtype(figure.points["x"]) and figure.chart.kind != "bars" else ":N"
-
-
-def _format(figure: Figure) -> Any:
-    return ".4~g" if _x_type(figure) == ":Q" else alt.Undefined
-
-
-def _y_scale(figure: Figure) -> alt.Scale:
-    chart = figure.chart
-    if chart.y_domain:
-        return alt.Scale(type="log" if chart.log_y else "linear", domain=list(chart.y_domain), nice=False)
-    if chart.share_y and len(figure.panels) > 1:
-        ends = pd.concat([figure.points["low"], figure.points["high"], figure.points["y"]]).dropna()
-        if len(ends) and math.isfinite(ends.min()):
-            domain = [float(ends.min()), float(ends.max())]
-            if chart.kind == "bars" and not chart.log_y:
-                domain[0] = min(domain[0], 0.0)
-            return alt.Scale(type="log" if chart.log_y else "linear", domain=domain, nice=not chart.log_y)
-    if chart.log_y:
-        return alt.Scale(type="log", nice=False)
-    return alt.Scale(zero=chart.kind == "bars")
-
-
-def _inline(points: pd.DataFrame) -> alt.InlineData:
-    """Put numbers into the page as CSV text: half the size of JSON records."""
-    columns = ["x", "y", "low", "high", "count", "color", "dash", "each", "ended_early"]
-    parse = {c: "number" for c in ("y", "low", "high", "count", "ended_early")}
-    parse |= {c: "string" for c in ("color", "dash", "each")}
-    parse["x"] = "number" if pd.api.types.is_numeric_dtype(points["x"]) else "string"
-    text = points[columns].to_csv(index=False, float_format="%.5g", lineterminator="\n")
-    return alt.InlineData(values=text, format=alt.CsvDataFormat(type="csv", parse=parse))
-
-
-def _config(ink: str) -> dict[str, Any]:
-    axis = {
-        "labelColor": ink,
-        "titleColor": ink,
-        "domainColor": ink,
-        "tickColor": ink,
-        "gridColor": ink,
-        "gridOpacity": 0.1,
-        "domainOpacity": 0.4,
-        "tickOpacity": 0.4,
-        "labelFontSize": 11,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "labelOpacity": 0.85,
-    }
-    return {
-        "font": FONT,
-        "background": "transparent" if ink == "currentColor" else "white",
-        "view": {"stroke": None},
-        "axis": axis,
-        "axisX": {"grid": False},
-        # The title lies flat above the axis: readable without turning the head, and no width is lost on a phone.
-        "axisY": {
-            "titleAngle": 0,
-            "titleAlign": "left",
-            "titleAnchor": "start",
-            "titleY": -12,
-            "titleX": 0,
-            "domain": False,
-        },
-        "legend": {
-            "labelColor": ink,
-            "titleColor": ink,
-            "labelFontSize": 11,
-            "titleFontSize": 11,
-            "labelLimit": 400,
-            "symbolStrokeWidth": 2,
-        },
-        "title": {"color": ink, "fontSize": 12, "fontWeight": 600, "anchor": "start"},
-    }
-
-
-def _compact(spec: dict[str, Any]) -> dict[str, Any]:
-    """Leave the schema's address out of what lies in the page: nothing there should look like a network address."""
-    spec.pop("$schema", None)
-    return spec
+    dot = base.transform_calculate(interval=interval).mark_point(filled=True, size=70 if line else 300)
+    opacity = alt.when(near).then(alt.value(1 if line else 0.15)).otherwise(alt.value(0.001))
+    return dot.encode(opacity=opacity, tooltip=fields).add_params(near)

@@ -17,11 +17,12 @@ import vl_convert
 from markupsafe import Markup
 
 import decaylab
+from decaylab.experiments import settings
 from decaylab.experiments.evidence import Verdict
 from decaylab.experiments.results import ENDED, Results
 from decaylab.experiments.spec import Experiment
 from decaylab.files import atomic_write_text
-from decaylab.report import figures, forest, numbers, palette, settings, verdicts
+from decaylab.report import figures, forest, look, numbers, palette, verdicts
 from decaylab.report.aggregate import drawn
 from decaylab.report.figures import Figure
 
@@ -89,7 +90,7 @@ def build(items: Sequence[tuple[Experiment, Results]], out_dir: Path | str) -> P
             name = f"{section.experiment.id}-{figure.chart.id}"
             if len(figure.points):
                 views = figures.page_views(figure)
-                specs |= {f"{name}-{i}": view for i, (_, view) in enumerate(views)}
+                specs |= {f"{name}-{i}": view for i, view in enumerate(views)}
                 atomic_write_text(out / "charts" / f"{name}.svg", _svg(figure))
             atomic_write_text(out / "charts" / f"{name}.csv", _table(figure))
     rulings = [ruling for section in sections for ruling in section.rulings]
@@ -140,7 +141,7 @@ def _render(sections: list[_Section], specs: dict[str, dict[str, Any]]) -> str:
         picture=forest.picture,
         varying=settings.varying,
         shared=settings.shared,
-        dashes=figures.DASHES,
+        dashes=look.DASHES,
         specs=Markup(json.dumps(specs, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")),
         style=read("style.css"),
         script=read("page.js"),
@@ -151,8 +152,7 @@ def _render(sections: list[_Section], specs: dict[str, dict[str, Any]]) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    spec = figures.static_view(figure).to_dict(validate=False)
-    return str(vl_convert.vegalite_to_svg(spec, vl_version=_vega_lite_version()))
+    return str(vl_convert.vegalite_to_svg(figures.static_view(figure), vl_version=_vega_lite_version()))
 
 
 def _table(figure: Figure) -> str:

@@ -1,0 +1,81 @@
+"""``decaylab list``: every experiment, and how many of its runs the store has finished."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import tyro
+
+from decaylab import experiments
+from decaylab.experiments.spec import BUDGETS, Experiment
+from decaylab.files import data_home
+
+
+def list_experiments(
+    store: str | None = None,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """List every experiment with its finished runs at each budget.
+
+    Args:
+        store: A path ending in .db or .sqlite, or a postgresql:// URL. Default: runs.db in the platform's data folder.
+        as_json: Print JSON.
+    """
+    found = [experiments.get(name) for name in experiments.all_ids()]
+    plans = {(e.id, budget): [spec.id for spec in e.runs(budget)] for e in found for budget in e.budgets}
+    status = _status(store, sorted({run for runs in plans.values() for run in runs}))
+    counts = {key: _count(runs, status) for key, runs in plans.items()}
+    if as_json:
+        print(json.dumps([_as_data(e, counts) for e in found], indent=2))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("id", "paper"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("title", overflow="fold")
+    for budget in BUDGETS:
+        table.add_column(budget, justify="right", no_wrap=True)
+    for e in found:
+        cells = [_cell(counts.get((e.id, budget))) for budget in BUDGETS]
+        table.add_row(e.id, e.paper, e.title, *cells)
+    console = Console(highlight=False)
+    # In a pipe there is no width to fit: no line is folded, so that grep and awk see one experiment a line.
+    console.print(table, soft_wrap=not console.is_terminal, width=None if console.is_terminal else 400)
+    print(
+        "Finished runs of all runs, by budget. `decaylab show ID` has the details, `decaylab reproduce ID` runs them."
+    )
+
+
+def _status(store: str | None, runs: list[str]) -> dict[str, str]:
+    """Return the status of the runs that a store knows; nothing is made where there is no store yet."""
+    if store is None and not (data_home() / "runs.db").exists():
+        return {}
+    from decaylab.runs.store import Store
+
+    with Store(store, create=False) as database:
+        return {row.id: row.status for row in database.rows(runs)}
+
+
+def _count(runs: list[str], status: dict[str, str]) -> dict[str, int]:
+    known = [status.get(run, "") for run in runs]
+    finished = known.count("done") + known.count("diverged")
+    return {"runs": len(runs), "finished": finished, "diverged": known.count("diverged")}
+
+
+def _cell(count: dict[str, int] | None) -> str:
+    return "–" if count is None else f"{count['finished']}/{count['runs']}"
+
+
+def _as_data(experiment: Experiment, counts: dict[tuple[str, str], dict[str, int]]) -> dict[str, Any]:
+    return {
+        "id": experiment.id,
+        "title": experiment.title,
+        "paper": experiment.paper,
+        "question": experiment.question,
+        "version": experiment.version,
+        "budgets": {budget: counts[experiment.id, budget] for budget in experiment.budgets},
+    }
