@@ -20,9 +20,9 @@ from typing import Literal
 from decaylab.errors import DecaylabError, unknown
 
 END_OF_TEXT = "<|endoftext|>"
-# The comb: one piece in so many, of so many bytes. Smaller pieces make the two sides more alike (a five-gram
-# model's loss differs by about 0.01 nats between the sides of the standard library, and by 0.02 with pieces of 16 kilobytes),
-# larger ones hold longer contexts.
+# The comb: one piece in so many, of so many bytes. Smaller pieces make the two sides more alike: a five-gram model's
+# loss differs by about 0.01 nats between the sides of the standard library, and by 0.02 with pieces of 16 kilobytes.
+# Larger ones hold longer contexts.
 _ONE_IN = 20
 _PIECE = 2048
 # Not part of the library proper: installed packages, tests (large, and hardly code people write), build leftovers.

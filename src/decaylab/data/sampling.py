@@ -28,8 +28,14 @@ _MASK = 2**64 - 1
 
 def _draw(seed: int, purpose: int, block: int, size: int, below: int) -> NDArray[np.int64]:
     """Return ``size`` integers from 0 to ``below``, exclusive; their distribution is uniform up to below / 2**64."""
-    bits = np.random.Philox(key=[seed & _MASK, purpose], counter=[0, 0, block, 0])
-    return (bits.random_raw(size) % np.uint64(below)).astype(np.int64)
+    return (_bits(seed, purpose, block).random_raw(size) % np.uint64(below)).astype(np.int64)
+
+
+def _bits(seed: int, purpose: int, block: int) -> np.random.Philox:
+    """Return the random bits of one block; purposes and blocks of a seed never share bits."""
+    # A list of large integers would pass through float64 and lose its last bits.
+    key = np.array([seed & _MASK, purpose], dtype=np.uint64)
+    return np.random.Philox(key=key, counter=np.array([0, 0, block, 0], dtype=np.uint64))
 
 
 class Sequences:
@@ -134,8 +140,7 @@ class Sequences:
 
 def epoch_order(num_examples: int, *, seed: int, epoch: int) -> Tensor:
     """Return the order of the examples in one epoch: a random permutation of 0 to N - 1, int64 (N,)."""
-    bits = np.random.Philox(key=[seed & _MASK, 2], counter=[0, 0, epoch, 0])
-    return torch.from_numpy(np.argsort(bits.random_raw(num_examples), kind="stable"))
+    return torch.from_numpy(np.argsort(_bits(seed, 2, epoch).random_raw(num_examples), kind="stable"))
 
 
 def balanced_subset(labels: Tensor, size: int) -> Tensor:

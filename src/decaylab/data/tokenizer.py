@@ -85,6 +85,7 @@ class BytePairs:
         end = inner.token_to_id(END_OF_TEXT)
         if end is None:
             raise DecaylabError(f"the tokenizer has no token {END_OF_TEXT}")
+        inner.encode_special_tokens = True  # "<|endoftext|>" inside a text is ordinary text
         self._inner = inner
         self.vocab_size = int(inner.get_vocab_size())
         self.end_of_text = int(end)
