@@ -18,8 +18,9 @@ TARGET = "engine:train"
 
 
 @pytest.fixture(autouse=True)
-def _engine_is_importable(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+def _surroundings(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where the workers find the engine
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # a launcher that is killed leaves its scratch folder
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def describe(device: str = "cpu", threads: int | None = None) -> dict[str, str |
         "decaylab": decaylab.__version__,
         "commit": commit(),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": _platform(),
         "cpu": _cpu(),
         "cores": cores(),
         "device": device,
@@ -73,6 +73,12 @@ def commit() -> str:
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def _platform() -> str:
+    # The release's suffix is its builder's choice and may name a machine; its number is enough.
+    release = platform.release().split("-")[0]
+    return " ".join(filter(None, (platform.system(), release, platform.machine(), "".join(platform.libc_ver()))))
 
 
 def _cpu() -> str:

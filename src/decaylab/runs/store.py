@@ -218,6 +218,8 @@ class Store:
             values["summary"] = json.dumps(summary)
         if step is not None:
             values["step"] = step
+            if status == "done":
+                values["total_steps"] = step
         return self._update(_held(run_id, worker), values) > 0
 
     def retry(self, run_ids: Sequence[str]) -> None:
