@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from decaylab.decay.norms import wide
+from decaylab.decay.native import Convention
+from decaylab.decay.norms import pieces, wide
 from decaylab.decay.rule import DecayRule, Part, Scalar, ShrinkRule, Step
 from decaylab.decay.sharding import like
 from decaylab.errors import DecaylabError
@@ -27,10 +28,11 @@ class L2(DecayRule):
     """
 
     edits_gradients: ClassVar[bool] = True
+    native_convention: ClassVar[Convention | None] = "coupled"
 
-    def lend(self, convention: str | None, part: Part, step: Step) -> Scalar | None:
-        """Return lambda for a kernel that couples."""
-        return self.weight_decay * part.strength if convention == "coupled" else None
+    def native_decay(self, part: Part, step: Step) -> Scalar | None:
+        """Return lambda."""
+        return self.weight_decay * part.strength
 
     def before(self, step: Step) -> None:
         """Put ``g + lambda p`` in the place of every gradient; `attach` puts the user's back after the step."""
@@ -80,9 +82,9 @@ class Decoupled(ShrinkRule):
         """Return ``lr lambda``."""
         return part.lr * (self.weight_decay * part.strength)
 
-    def lend(self, convention: str | None, part: Part, step: Step) -> Scalar | None:
-        """Return lambda for a kernel that decouples."""
-        return self.weight_decay * part.strength if convention == "decoupled" else None
+    def native_decay(self, part: Part, step: Step) -> Scalar | None:
+        """Return lambda."""
+        return self.weight_decay * part.strength
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,9 @@ class Independent(_OverPeak):
         """Return ``lambda lr / lr_max``."""
         return part.lr * (self.weight_decay * part.strength / part.find_max_lr())
 
-    def lend(self, convention: str | None, part: Part, step: Step) -> Scalar | None:
-        """Return ``lambda / lr_max`` for a kernel that decouples."""
-        return self.weight_decay * part.strength / part.find_max_lr() if convention == "decoupled" else None
+    def native_decay(self, part: Part, step: Step) -> Scalar | None:
+        """Return ``lambda / lr_max``."""
+        return self.weight_decay * part.strength / part.find_max_lr()
 
 
 @dataclass(frozen=True)
@@ -139,9 +141,9 @@ class Constant(ShrinkRule):
         """Return lambda."""
         return self.weight_decay * part.strength
 
-    def lend(self, convention: str | None, part: Part, step: Step) -> Scalar | None:
-        """Return ``lambda / lr`` for a kernel that decouples, while there is a learning rate."""
-        if convention != "decoupled" or isinstance(part.lr, Tensor) or part.lr <= 0:
+    def native_decay(self, part: Part, step: Step) -> Scalar | None:
+        """Return ``lambda / lr``, while there is a learning rate."""
+        if isinstance(part.lr, Tensor) or part.lr <= 0:
             return None
         return self.weight_decay * part.strength / part.lr
 
@@ -160,9 +162,9 @@ class QuadraticLR(ShrinkRule):
         """Return ``lr^2 lambda``."""
         return part.lr * part.lr * (self.weight_decay * part.strength)
 
-    def lend(self, convention: str | None, part: Part, step: Step) -> Scalar | None:
-        """Return ``lr lambda`` for a kernel that decouples."""
-        return part.lr * (self.weight_decay * part.strength) if convention == "decoupled" else None
+    def native_decay(self, part: Part, step: Step) -> Scalar | None:
+        """Return ``lr lambda``."""
+        return part.lr * (self.weight_decay * part.strength)
 
 
 @dataclass(frozen=True)
@@ -182,10 +184,8 @@ class Corrected(_OverPeak):
         """Return ``lambda lr^2 / lr_max``."""
         return part.lr * part.lr * (self.weight_decay * part.strength / part.find_max_lr())
 
-    def lend(self, convention: str | None, part: Part, step: Step) -> Scalar | None:
-        """Return ``lambda lr / lr_max`` for a kernel that decouples."""
-        if convention != "decoupled":
-            return None
+    def native_decay(self, part: Part, step: Step) -> Scalar | None:
+        """Return ``lambda lr / lr_max``."""
         return part.lr * (self.weight_decay * part.strength / part.find_max_lr())
 
 
@@ -209,14 +209,18 @@ class Cautious(DecayRule):
             coefficient = part.lr * (self.weight_decay * part.strength)
             if not isinstance(coefficient, Tensor) and coefficient == 0:
                 continue
-            # Signs, not products: the product of two small numbers may round to zero and lose its sign.
-            agree = torch._foreach_sub(part.old, part.weights)
-            torch._foreach_sign_(agree)
-            torch._foreach_mul_(agree, torch._foreach_sign(part.old))
-            torch._foreach_add_(agree, 1.0)
-            torch._foreach_clamp_max_(agree, 1.0)
-            torch._foreach_mul_(agree, part.old)
-            if isinstance(coefficient, Tensor):
-                torch._foreach_mul_(agree, coefficient.to(agree[0].device))
-                coefficient = 1.0
-            torch._foreach_add_(part.weights, agree, alpha=-coefficient)
+            for old, new in pieces(part.old, part.weights):
+                self._decay(old, new, coefficient)
+
+    def _decay(self, old: list[Tensor], new: list[Tensor], coefficient: Scalar) -> None:
+        # Signs, not products: the product of two small numbers may round to zero and lose its sign.
+        agree = torch._foreach_sub(old, new)
+        torch._foreach_sign_(agree)
+        torch._foreach_mul_(agree, torch._foreach_sign(old))
+        torch._foreach_add_(agree, 1.0)
+        torch._foreach_clamp_max_(agree, 1.0)
+        torch._foreach_mul_(agree, old)
+        if isinstance(coefficient, Tensor):
+            torch._foreach_mul_(agree, coefficient.to(agree[0].device))
+            coefficient = 1.0
+        torch._foreach_add_(new, agree, alpha=-coefficient)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from decaylab.decay import sharding
 from decaylab.decay.checkpoint import Checkpoint
-from decaylab.decay.native import convention
+from decaylab.decay.native import Loan, lend
 from decaylab.decay.rule import Part, Rule, Step
 from decaylab.errors import DecaylabError
 
@@ -87,7 +87,7 @@ class Handle:
         self._shared: dict[str, float] = {}
         self._max_lr: dict[int, float] = {}
         self._old: dict[Tensor, Tensor] = {}
-        self._lent: list[dict[str, Any]] = []
+        self._loans: list[Loan] = []
         self._user_grads: list[tuple[Tensor, Tensor]] = []
         self._step: Step | None = None
         self._awaits_closure = False
@@ -300,19 +300,21 @@ class Handle:
 
     def _lend(self, part: Part, step: Step) -> bool:
         """Let the optimizer's kernel decay this part, where it has the rule and the whole group is the rule's."""
-        value = self.rule.lend(convention(self._optimizer, part.group), part, step)
-        if value is None or isinstance(value, Tensor):
+        convention = self.rule.native_convention
+        if convention is None or sum(p.grad is not None for p in part.group["params"]) != len(part.params):
             return False
-        if sum(p.grad is not None for p in part.group["params"]) != len(part.params):
-            return False
-        part.group["weight_decay"] = value
-        self._lent.append(part.group)
-        return True
+        value = self.rule.native_decay(part, step)
+        loan = None
+        if value is not None and not isinstance(value, Tensor):
+            loan = lend(self._optimizer, part.group, convention, value)
+        if loan is not None:
+            self._loans.append(loan)
+        return loan is not None
 
     def _give_back(self) -> None:
-        for group in self._lent:
-            group["weight_decay"] = 0
-        self._lent = []
+        for loan in self._loans:
+            loan.give_back()
+        self._loans = []
         self._restore_grads()
 
     def _edit_grads(self, step: Step) -> None:

@@ -6,13 +6,14 @@ and applied in float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from decaylab.decay.sharding import complete_sums, local
 
+_PIECE_CPU, _PIECE_GPU = 1 << 16, 1 << 26
 Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
@@ -84,6 +85,33 @@ def scale_(weights: Tensors, factors: Tensor) -> None:
     torch._foreach_mul_(copies, list(factors.to(copies[0].dtype).unbind()))
     if copies is not weights:
         torch._foreach_copy_(weights, copies)
+
+
+def pieces(*lists: list[Tensor]) -> Iterator[tuple[list[Tensor], ...]]:
+    """Cut lists of equal tensors into batches of a bounded number of weights, for work with temporary tensors.
+
+    On CPU the temporaries of a batch stay in the cache; on a GPU the batches are large, and memory stays bounded.
+
+    Args:
+        *lists: Lists of tensors, alike in their shapes. Contiguous tensors are cut; others are kept whole.
+
+    Yields:
+        For each batch, a list of flat pieces for every list, in the same order.
+    """
+    size = _PIECE_CPU if lists[0][0].device.type == "cpu" else _PIECE_GPU
+    batch: list[tuple[Tensor, ...]] = []
+    held = 0
+    for tensors in zip(*lists, strict=True):
+        cut_up = tensors[0].numel() > size and all(tensor.is_contiguous() for tensor in tensors)
+        cuts = zip(*(tensor.view(-1).split(size) for tensor in tensors), strict=True) if cut_up else [tensors]
+        for cut in cuts:
+            if batch and held + cut[0].numel() > size:
+                yield tuple(list(column) for column in zip(*batch, strict=True))
+                batch, held = [], 0
+            batch.append(cut)
+            held += cut[0].numel()
+    if batch:
+        yield tuple(list(column) for column in zip(*batch, strict=True))
 
 
 def multiply_(weights: Tensors, factor: float | Tensor) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from decaylab.decay import sharding
+from decaylab.decay.native import Convention
 from decaylab.decay.norms import multiply_
 from decaylab.errors import DecaylabError
 from decaylab.schedules import DecaySchedule, decay_multiplier
@@ -91,12 +92,15 @@ class Rule:
         edits_gradients: The rule adds to the gradient, so it must see it unscaled.
         keeps_old: The rule needs the weights from before the update; one copy of them is kept.
         norm_based: The rule reads norms of whole tensors, which a flattened shard does not have.
+        native_convention: What a kernel must do with ``weight_decay`` to be able to do the rule: ``coupled`` or
+            ``decoupled``, see `decaylab.decay.native`. None where no kernel can.
         decays: The rule shrinks weights itself; two of these must not share a parameter.
     """
 
     edits_gradients: ClassVar[bool] = False
     keeps_old: ClassVar[bool] = False
     norm_based: ClassVar[bool] = False
+    native_convention: ClassVar[Convention | None] = None
     decays: ClassVar[bool] = True
 
     @property
@@ -123,11 +127,10 @@ class Rule:
     def prepare(self, params: list[Tensor], state: dict[Tensor, dict[str, Tensor]], shared: dict[str, float]) -> None:
         """See parameters for the first time: remember what the rule needs of their initial weights."""
 
-    def lend(self, convention: str | None, part: Part, step: Step) -> Scalar | None:
-        """Return the ``weight_decay`` with which the optimizer's own kernel does this rule, or None.
+    def native_decay(self, part: Part, step: Step) -> Scalar | None:
+        """Return the ``weight_decay`` with which a kernel of ``native_convention`` does this rule now, or None.
 
         Args:
-            convention: What the kernel does with it, see `decaylab.decay.native.convention`.
             part: A part that is a whole param group.
             step: The step.
         """
@@ -187,6 +190,8 @@ class DecayRule(Rule):
 @dataclass(frozen=True)
 class ShrinkRule(DecayRule):
     """Base of the rules ``p <- p (1 - c_t)`` that act on the old weights, beside the optimizer's own update."""
+
+    native_convention: ClassVar[Convention | None] = "decoupled"
 
     def shrink(self, part: Part, step: Step | None) -> Scalar:
         """Return ``c_t``, the share of the weight that this step takes away.

@@ -54,9 +54,9 @@ class Scheduled(ShrinkRule):
             return rate
         return rate * self._inverse_root(step).to(part.weights[0].device)
 
-    def lend(self, convention: str | None, part: Part, step: Step) -> Scalar | None:
-        """Return ``lambda / sqrt(v_mean)`` for a kernel that decouples, where reading a number costs no sync."""
-        if convention != "decoupled" or part.weights[0].device.type != "cpu":
+    def native_decay(self, part: Part, step: Step) -> Scalar | None:
+        """Return ``lambda / sqrt(v_mean)`` for Adam's family, where reading a number costs no sync."""
+        if "betas" not in part.group or part.weights[0].device.type != "cpu":
             return None
         coefficient = self.weight_decay * part.strength
         return coefficient if coefficient == 0 else coefficient * float(self._inverse_root(step))

@@ -1,0 +1,94 @@
+"""What does a decay rule cost? Step time of fused AdamW with a rule over torch's AdamW(weight_decay), at GPT-2 sizes.
+
+Every parameter of GPT-2 small (148 tensors, 124M weights) decays. Steps with and without the rule take turns on the
+same weights and gradients, and the ratio is the median over pairs of neighbours. On CPU with one thread the clock is that of
+the process, which other programs on the machine disturb less. The last line is the ratio of `Decoupled`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from decaylab import decay
+from decaylab.files import atomic_path
+
+# What a rule needs beside its defaults to run here.
+OPTIONS: dict[str, dict[str, object]] = {"constrained": {"bound": "dependent"}}
+TARGET = 1.10
+
+
+def gpt2_shapes(layers: int, width: int = 768, vocabulary: int = 50257, context: int = 1024) -> list[tuple[int, ...]]:
+    """Return the shapes of GPT-2's parameters in the order of its layers."""
+    vector = (width,)
+    block: list[tuple[int, ...]] = [vector, vector, (3 * width, width), (3 * width,), (width, width), vector]
+    block += [vector, vector, (4 * width, width), (4 * width,), (width, 4 * width), vector]
+    return [(vocabulary, width), (context, width), *block * layers, vector, vector]
+
+
+def timed(optimizer: torch.optim.Optimizer) -> float:
+    on_gpu = torch.cuda.is_available()
+    clock = time.perf_counter if on_gpu or torch.get_num_threads() > 1 else time.process_time
+    start = clock()
+    optimizer.step()
+    if on_gpu:
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+def compare(baseline: torch.optim.Optimizer, other: torch.optim.Optimizer, rounds: int) -> tuple[float, float, float]:
+    """Return the median ratio of neighbouring steps, and the median step times; the first two rounds warm up."""
+    pairs = []
+    for turn in range(rounds + 2):
+        pair = (timed(baseline), timed(other)) if turn % 2 else (timed(other), timed(baseline))[::-1]
+        if turn >= 2:
+            pairs.append(pair)
+    plain, ruled = ([pair[which] for pair in pairs] for which in (0, 1))
+    ratio = statistics.median(b / a for a, b in pairs)
+    return ratio, statistics.median(plain), statistics.median(ruled)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", type=int, default=12, help="blocks of GPT-2 small; 12 is the whole model")
+    parser.add_argument("--rounds", type=int, default=9, help="timed steps of each kind")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rules", nargs="*", help="only these; all by default")
+    parser.add_argument("--out", type=Path, help="also write the ratios as CSV")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    params = [torch.nn.Parameter(0.02 * torch.randn(shape, device=device)) for shape in gpt2_shapes(args.layers)]
+    for p in params:
+        p.grad = 1e-3 * torch.randn_like(p)
+    count = sum(p.numel() for p in params)
+    print(f"{len(params)} tensors, {count / 1e6:.1f}M float32 weights, {device}, {args.threads} thread(s)")
+
+    baseline = torch.optim.AdamW(params, lr=1e-5, weight_decay=0.1, fused=True)
+    optimizer = torch.optim.AdamW(params, lr=1e-5, weight_decay=0.0, fused=True)
+    names = args.rules or [name for name, entry in decay.TABLE.items() if entry.use == "attach"]
+    rows = []
+    for name in names:
+        rule = decay.build(name, 1e-3 if decay.TABLE[name].scheduled else None, **OPTIONS.get(name, {}))
+        for native in (True, False) if name in ("l2", "decoupled") else (True,):
+            handle = decay.attach(optimizer, rule, native=native)
+            ratio, plain, ruled = compare(baseline, optimizer, args.rounds)
+            handle.remove()
+            label = name if native else f"{name} (native=False)"
+            print(f"{label:<28} {ratio:5.2f}   {1e3 * ruled:7.1f} ms against {1e3 * plain:7.1f} ms", flush=True)
+            rows.append((label, f"{ratio:.2f}", f"{1e3 * ruled:.1f}", f"{1e3 * plain:.1f}"))
+    if args.out:
+        with atomic_path(args.out) as path, path.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([("rule", "ratio", "step_ms", "torch_ms"), *rows])
+    shown = next((row[1] for row in rows if row[0] == "decoupled"), rows[0][1])
+    print(f"decay_step: Decoupled on fused AdamW / torch AdamW(weight_decay) = {shown} (target {TARGET:.2f})")
+
+
+if __name__ == "__main__":
+    main()
