@@ -11,7 +11,8 @@ SOURCE = Path(decaylab.__file__).parent
 
 # From the ground up; rooms on one row are siblings.
 ROWS = [
-    {"errors", "files", "quantities"},
+    {"errors"},
+    {"files", "quantities"},
     {"schedules"},
     {"params", "conventions"},
     {"advice"},
