@@ -33,7 +33,8 @@ class Decay:
         shrink: The share c of the weight that decay takes away per step in the long run. The same as ``decay`` where
             that is not 0. For coupled decay with SGD the momentum buffer amplifies it:
             ``c = lr * coupled * (1 - dampening) / (1 - momentum)``. NaN for coupled decay with an adaptive optimizer,
-            which divides it by the size of the gradient, and for rules whose share is not one number.
+            which divides it by the size of the gradient, and for rules whose share is not one number known before the
+            step.
         covers: Which parameters of the group it decays; None for all.
     """
 
@@ -60,18 +61,23 @@ def decays_of(optimizer: Optimizer, index: int) -> Iterator[Decay]:
         The group's own decay if it is not 0, and that of each attached rule that acts on the group.
     """
     group = optimizer.param_groups[index]
-    handles = optimizer.__dict__.get("_decaylab_handles", [])
-    own = group.get("weight_decay", 0.0)
-    # A rule may lend its coefficient to the group for the time of a step: it is the rule's then, counted below.
-    lent = any(lent is group for handle in handles for lent in handle._lent)
-    if (isinstance(own, Tensor) or own) and not lent:
-        if _is_decoupled(families(optimizer), group):
-            yield Decay(str(index), group["lr"] * own, 0.0, group["lr"] * own)
-        else:
-            yield Decay(str(index), 0.0, own, _coupled_shrink(optimizer, group, own))
-    for handle in handles:
-        if handle.rule.decays and index in handle._max_lr:
+    acting = [handle for handle in optimizer.__dict__.get("_decaylab_handles", ()) if _acts_on(handle, group)]
+    for handle in acting:
+        if handle.rule.decays:
             yield _of_rule(handle, optimizer, index, group)
+    own = group.get("weight_decay", 0.0)
+    # Rules act on groups without decay of their own. A number that is there nevertheless is one that a rule has lent to
+    # the kernel for the time of this step, and is counted already.
+    if acting or not (isinstance(own, Tensor) or own):
+        return
+    if _is_decoupled(families(optimizer), group):
+        yield Decay(str(index), group["lr"] * own, 0.0, group["lr"] * own)
+    else:
+        yield Decay(str(index), 0.0, own, _coupled_shrink(optimizer, group, own))
+
+
+def _acts_on(handle: Any, group: dict[str, Any]) -> bool:
+    return any(handle.covers(group, p) for p in group["params"])
 
 
 def _of_rule(handle: Any, optimizer: Optimizer, index: int, group: dict[str, Any]) -> Decay:
@@ -81,15 +87,14 @@ def _of_rule(handle: Any, optimizer: Optimizer, index: int, group: dict[str, Any
     def covers(p: Tensor) -> bool:
         return bool(handle.covers(group, p))
 
-    if rule.edits_gradients and hasattr(rule, "weight_decay"):
+    name = type(rule).__name__
+    if name == "L2":
         coefficient = rule.weight_decay * part.strength
         return Decay(key, 0.0, coefficient, _coupled_shrink(optimizer, group, coefficient), covers)
-    try:
+    share: Scalar = math.nan
+    # Scheduled decay on Adam divides by the size of the gradients, known only after two passes over them.
+    if hasattr(rule, "shrink") and not (name == "Scheduled" and "betas" in group):
         share = rule.shrink(part, None)
-    except AttributeError:  # no share at all, or one that is computed from the tensors of the step
-        share = math.nan
-    if isinstance(share, Tensor) and share.numel() != 1:
-        share = math.nan
     return Decay(key, share, 0.0, share, covers)
 
 

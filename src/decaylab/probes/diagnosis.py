@@ -14,7 +14,9 @@ from typing import Literal
 
 from decaylab.probes.diagnosis_words import describe
 
-Verdict = Literal["nothing recorded", "no decay", "unknown rate", "idle", "too strong", "settling", "equilibrium"]
+Verdict = Literal[
+    "nothing recorded", "no decay", "unknown rate", "idle", "too strong", "settling", "equilibrium", "annealing"
+]
 
 # After 1.5 timescales a squared norm is within exp(-3) = 5 % of its start's distance from equilibrium.
 SETTLED_TIMESCALES = 1.5
@@ -27,6 +29,9 @@ IDLE_TIMESCALES, IDLE_CHANGE, IDLE_RECORDS = 0.05, 0.01, 3
 # Too strong: in the long run the weights turn by more than sqrt(2 / 100) = 0.14 radians (8 degrees) a step, momentum
 # counted out (r = 1): a timescale is under 100 steps, and the weights hold what the last 100 batches taught them.
 STRONG_ROTATION = math.sqrt(2 / 100)
+# Annealing: the timescale has grown by more than a quarter since equilibrium was reached, because the learning rate
+# fell; the weights then follow their equilibrium late, and in the end no more.
+ANNEALED = 1.25
 # Rotation counts as that of the equilibrium within a quarter.
 NEAR_PREDICTION = 1.25
 
@@ -76,12 +81,14 @@ class Diagnosis:
         steps: Steps covered by the records.
         state: All parameters that decay, together.
         roles: Each role that decays.
+        peak: All parameters that decay, when the learning rate was last near its peak; only for ``annealing``.
     """
 
     verdict: Verdict
     steps: int = 0
     state: RoleState = field(default_factory=lambda: RoleState(""))
     roles: tuple[RoleState, ...] = ()
+    peak: RoleState | None = None
 
     @property
     def text(self) -> str:
@@ -106,7 +113,21 @@ def diagnose(records: Sequence[dict[str, float]]) -> Diagnosis:
     known = roles or sorted(key.removeprefix("weights/norm/") for key in last if key.startswith("weights/norm/"))
     whole = _state("", records, known)
     each = tuple(_state(role, records, [role]) for role in roles)
-    return Diagnosis(_verdict(whole, records), steps, whole, each)
+    verdict = _verdict(whole, records)
+    high = _before_annealing(records)
+    if len(high) < len(records) and verdict in ("settling", "equilibrium"):
+        peak = _state("", high, known)
+        if _verdict(peak, high) == "equilibrium":
+            return Diagnosis("annealing", steps, whole, each, peak)
+    return Diagnosis(verdict, steps, whole, each)
+
+
+def _before_annealing(records: Sequence[dict[str, float]]) -> Sequence[dict[str, float]]:
+    """The records up to the last one whose timescale is near the smallest."""
+    timescales = [record.get("timescale/steps", math.nan) for record in records]
+    smallest = min((t for t in timescales if not math.isnan(t)), default=math.nan)
+    near = [i for i, t in enumerate(timescales) if t <= ANNEALED * smallest]
+    return records[: near[-1] + 1] if near else records
 
 
 def _verdict(state: RoleState, records: Sequence[dict[str, float]]) -> Verdict:

@@ -32,6 +32,7 @@ def describe(found: Diagnosis) -> str:
         "too strong": _too_strong,
         "settling": _settling,
         "equilibrium": _equilibrium,
+        "annealing": _annealing,
     }[found.verdict](found, found.state)
     lines = [" ".join(s for s in sentences if s)]
     if found.roles:
@@ -88,9 +89,13 @@ def _settling(found: Diagnosis, state: RoleState) -> list[str]:
     parts = [
         f"Not yet in equilibrium: {_number(state.passed)} timescales have passed (one is {_steps(state.timescale)})."
     ]
-    if state.passed < SETTLED_TIMESCALES and math.isfinite(state.timescale):
+    if state.passed < SETTLED_TIMESCALES:
         left = (SETTLED_TIMESCALES - state.passed) * state.timescale
-        parts.append(f"At this learning rate it takes some {_steps(left)} more.")
+        parts.append(
+            f"At this learning rate it takes some {_steps(left)} more."
+            if math.isfinite(left)
+            else "At a learning rate of zero it stays so."
+        )
     if _known(state.rotation, state.predicted) and state.predicted > 0:
         ratio = state.rotation / state.predicted
         where = "still shrinking towards it" if ratio < 1 else "still growing towards it"
@@ -122,6 +127,17 @@ def _equilibrium(found: Diagnosis, state: RoleState) -> list[str]:
                 " steps."
             )
     return [*parts, _share(state)]
+
+
+def _annealing(found: Diagnosis, state: RoleState) -> list[str]:
+    peak = found.peak or state
+    return [
+        "Equilibrium was reached while the learning rate was high, and the learning rate has fallen since: one timescale"
+        f" was {_steps(peak.timescale)} and is now {_steps(state.timescale)}; {_number(state.passed)} have passed.",
+        f"The effective LR was {_number(peak.effective_lr)} and is now {_number(state.effective_lr)}; a step turned the"
+        f" weights by {_number(peak.rotation)} radians, now by {_number(state.rotation)}.",
+        _norm_so_far(found, state),
+    ]
 
 
 def _norm_so_far(found: Diagnosis, state: RoleState) -> str:
@@ -169,7 +185,7 @@ def _number(value: float) -> str:
 
 def _steps(value: float) -> str:
     if math.isinf(value):
-        return "infinitely many steps at the present learning rate"
+        return "infinitely many steps"
     count = f"{value:,.0f}"
     return f"{count} step{'' if count == '1' else 's'}"
 
