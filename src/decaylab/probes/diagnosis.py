@@ -20,8 +20,9 @@ Verdict = Literal[
 
 # After 1.5 timescales a squared norm is within exp(-3) = 5 % of its start's distance from equilibrium.
 SETTLED_TIMESCALES = 1.5
-# Norms count as flat when they move by less than 10 % in a timescale.
-FLAT_PER_TIMESCALE = 0.10
+# Norms count as flat when they move by less than 20 % in a timescale: the squared norm, which approaches equilibrium at
+# the rate 2 per timescale, is then within a fifth of it.
+FLAT_PER_TIMESCALE = 0.20
 # The window in which flatness and rotation are judged: the last half timescale, and at least 3 records.
 WINDOW_TIMESCALES, WINDOW_RECORDS = 0.5, 3
 # Idle: under 5 % of a timescale has passed and norms have moved by less than 1 % since the first record.
