@@ -77,7 +77,7 @@ def _plan(budget: str, seeds: Sequence[int]) -> list[RunSpec]:
         run = base
         if budget == "smoke":
             run = replace(base, epochs=2, evaluation=replace(base.evaluation, every=1), probes=Probes(every=8))
-        axes = {"optimizer.lr": rates, "decay.weight_decay": {"with": decay, "none": 0.0}, "seed": list(seeds)}
+        axes = {"optimizer.lr": rates, "decay.weight_decay": {"on": decay, "off": 0.0}, "seed": list(seeds)}
         # Claims speak of a kind of network; which one it is at a budget stands in `panel`.
         family = panel.split(",")[0].split("-")[0] + ("-34" if "34" in panel else "")
         runs += grid(run, axes, labels={"network": family, "panel": panel})
@@ -85,14 +85,14 @@ def _plan(budget: str, seeds: Sequence[int]) -> list[RunSpec]:
 
 
 ERROR = final("test/error", name="test error")
-BEST = {"lr": "large", "wd": "with"}
+BEST = {"lr": "large", "wd": "on"}
 
 
 def _claims() -> tuple[Claim, ...]:
     claims = []
     for network in ("VGG", "ResNet"):
         here = {"network": network}
-        others = ({"lr": "large", "wd": "none"}, {"lr": "small", "wd": "with"}, {"lr": "small", "wd": "none"})
+        others = ({"lr": "large", "wd": "off"}, {"lr": "small", "wd": "on"}, {"lr": "small", "wd": "off"})
         lowest = all_of(*(lower(ERROR, this=here | BEST, than=here | other) for other in others))
         claims += [
             Claim(
@@ -104,13 +104,13 @@ def _claims() -> tuple[Claim, ...]:
                 id=f"objective-is-not-enough-{network.lower()}",
                 sentence=f"{network}: the same weight decay with a small learning rate does not reach it, so "
                 "minimising the regularised objective is not what helps.",
-                check=higher(ERROR, this=here | {"lr": "small", "wd": "with"}, than=here | BEST),
+                check=higher(ERROR, this=here | {"lr": "small", "wd": "on"}, than=here | BEST),
             ),
             Claim(
                 id=f"gap-opens-at-the-drop-{network.lower()}",
                 sentence=f"{network}: with the large learning rate, the test error of the run with decay falls more "
                 "when the learning rate drops than that of the run without.",
-                check=lower(ERROR - at("test/error", 0.5), this=here | BEST, than=here | {"lr": "large", "wd": "none"}),
+                check=lower(ERROR - at("test/error", 0.5), this=here | BEST, than=here | {"lr": "large", "wd": "off"}),
             ),
         ]
     return tuple(claims)
@@ -128,11 +128,12 @@ EXPERIMENT = Experiment(
         Chart(
             id="test-error",
             title="Test error",
-            data=curves("test/error", setting="LR {lr}, WD {wd}"),
+            data=curves("test/error", setting="{lr} LR, decay {wd}"),
             y="value",
             color="setting",
             panel="panel",
             share_y=False,
+            y_domain=(0, 40),
             x_title="epoch",
             y_title="test error (%)",
             color_title="",

@@ -9,7 +9,7 @@ from decaylab.experiments.series import curves
 from decaylab.experiments.spec import Chart, Claim, Experiment
 
 LATE = mean_over("train/loss", 0.4, 0.5, name="training cross-entropy")
-WITHOUT = {"lr": "large", "wd": "none"}
+WITHOUT = {"lr": "large", "wd": "off"}
 
 
 def _claims() -> tuple[Claim, ...]:
@@ -49,7 +49,7 @@ EXPERIMENT = Experiment(
         Chart(
             id="train-loss",
             title="Training cross-entropy",
-            data=curves("train/loss", setting="LR {lr}, WD {wd}"),
+            data=curves("train/loss", setting="{lr} LR, decay {wd}"),
             color="setting",
             panel="panel",
             log_y=True,

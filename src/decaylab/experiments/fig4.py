@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from decaylab.experiments.checks import all_of, equal, inside
-from decaylab.experiments.gpt2 import COSINE_DECAYS, MAIN, RECIPES, SEEDS, main_runs
+from decaylab.experiments.gpt2 import COSINE_DECAYS, RECIPES, SEEDS, main_runs, relabelled
 from decaylab.experiments.quantity import mean_over
 from decaylab.experiments.series import curves
 from decaylab.experiments.spec import Chart, Claim, Experiment, RunSpec
@@ -14,7 +14,10 @@ GAP = mean_over("gap", 0.5, 1.0, name="validation minus training loss", unit="na
 
 
 def _plan(budget: str, seeds: Sequence[int]) -> list[RunSpec]:
-    return [s for s in main_runs(budget, seeds) if s.labels["study"] == "main" and s.labels["schedule"] == "cosine"]
+    runs = main_runs(budget, seeds)
+    return relabelled(
+        [s for s in runs if s.labels["study"] == "main" and s.labels["schedule"] == "cosine"], "wd", "seed"
+    )
 
 
 EXPERIMENT = Experiment(
@@ -42,14 +45,12 @@ EXPERIMENT = Experiment(
         Claim(
             id="gap-stays-near-zero",
             sentence="In the second half of training the gap stays within 0.05 nats of zero, for every weight decay.",
-            check=all_of(*(inside(GAP, where=MAIN | {"wd": wd}, low=-0.05, high=0.05) for wd in COSINE_DECAYS)),
+            check=all_of(*(inside(GAP, where={"wd": wd}, low=-0.05, high=0.05) for wd in COSINE_DECAYS)),
         ),
         Claim(
             id="decay-does-not-change-the-gap",
             sentence="Weight decay changes the gap by less than 0.02 nats.",
-            check=all_of(
-                *(equal(GAP, this=MAIN | {"wd": wd}, that=MAIN | {"wd": 0.0}, margin=0.02) for wd in COSINE_DECAYS[1:])
-            ),
+            check=all_of(*(equal(GAP, this={"wd": wd}, that={"wd": 0.0}, margin=0.02) for wd in COSINE_DECAYS[1:])),
         ),
     ),
     recipe=RECIPES,

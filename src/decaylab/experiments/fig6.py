@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from decaylab.experiments.checks import all_of, higher
-from decaylab.experiments.gpt2 import COSINE_DECAYS, MAIN, RECIPES, SEEDS, main_runs
+from decaylab.experiments.gpt2 import COSINE_DECAYS, RECIPES, SEEDS, main_runs, relabelled
 from decaylab.experiments.quantity import final
 from decaylab.experiments.series import curves
-from decaylab.experiments.spec import Chart, Claim, Experiment, RunSpec
+from decaylab.experiments.spec import Chart, Claim, Experiment, Label, RunSpec
 
-COSINE = {**MAIN, "schedule": "cosine"}
+COSINE: dict[str, Label] = {"schedule": "cosine"}
 
 
 def _plan(budget: str, seeds: Sequence[int]) -> list[RunSpec]:
-    return [s for s in main_runs(budget, seeds) if s.labels["study"] == "main"]
+    runs = [s for s in main_runs(budget, seeds) if s.labels["study"] == "main"]
+    return relabelled(runs, "schedule", "wd", "seed", "panel")
 
 
 EXPERIMENT = Experiment(

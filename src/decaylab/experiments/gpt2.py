@@ -68,8 +68,8 @@ PLAIN = replace(
     BRANCH_NORMALISED, model=replace(BRANCH_NORMALISED.model, branch_norm=False, qk_norm=False), snapshots_every=0
 )
 # Labels: which of a budget's networks the claims are about, and what it is called.
-MAIN: dict[str, Label] = {"study": "main", "phase": "trained", "start": 0}
-PRE_LN: dict[str, Label] = {"study": "pre-LN", "phase": "trained", "start": 0}
+MAIN: dict[str, Label] = {"study": "main", "phase": "trained"}
+PRE_LN: dict[str, Label] = {"study": "pre-LN", "phase": "trained"}
 COSINE_DECAYS = (0.0, 0.1, 0.3)
 CONSTANT_DECAYS = (0.0, 0.1, 0.3, 0.6)
 SEEDS: dict[str, Sequence[int]] = {"smoke": (0,), "mini": (100, 101, 102, 103, 104), "paper": (0,)}
@@ -137,9 +137,14 @@ def main_runs(budget: str, seeds: Sequence[int]) -> list[RunSpec]:
             if study is PRE_LN and schedule == "constant":
                 continue  # the question there is only whether decay lowers the final loss
             run = base if schedule == "cosine" else constant_lr(base)
-            labels = {**study, "network": name, "schedule": schedule, "panel": f"{name}, {schedule} LR"}
+            labels = {**study, "start": 0, "network": name, "schedule": schedule, "panel": f"{name}, {schedule} LR"}
             runs += grid(run, {"decay.weight_decay": decays, "seed": list(seeds)}, labels=labels)
     return runs
+
+
+def relabelled(runs: Sequence[RunSpec], *names: str) -> list[RunSpec]:
+    """Return the same runs with only some of their labels, for a figure in which the others do not vary."""
+    return [RunSpec(config=spec.config, labels={name: spec.labels[name] for name in names}) for spec in runs]
 
 
 def _smoke(run: LanguageRun) -> LanguageRun:
