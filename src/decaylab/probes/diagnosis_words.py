@@ -133,7 +133,8 @@ def _annealing(found: Diagnosis, state: RoleState) -> list[str]:
     peak = found.peak or state
     return [
         "Equilibrium was reached while the learning rate was high, and the learning rate has fallen since: one"
-        f" timescale was {_steps(peak.timescale)} and is now {_steps(state.timescale)}; {_number(state.passed)} have passed.",
+        f" timescale was {_steps(peak.timescale)} and is now {_steps(state.timescale)}."
+        f" {_number(state.passed)} have passed.",
         f"The effective LR was {_number(peak.effective_lr)} and is now {_number(state.effective_lr)}; a step turned the"
         f" weights by {_number(peak.rotation)} radians, now by {_number(state.rotation)}.",
         _norm_so_far(found, state),
