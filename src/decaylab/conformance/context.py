@@ -9,7 +9,7 @@ from torch import Tensor
 
 from decaylab.conformance.entry import EXACT, SINGLE, Entry, Trace
 from decaylab.conformance.finding import Finding
-from decaylab.conformance.meaning import MEANINGS, Fit, Moment
+from decaylab.conformance.meaning import MEANINGS, OTHER_MEANINGS, Fit, Moment
 from decaylab.conformance.reference import Constants
 from decaylab.conformance.subject import Subject
 
@@ -23,6 +23,7 @@ class Context:
         traces: Steps with and without decay, under several settings.
         entry: Where the decay enters.
         fits: Every meaning of lambda with its error, the best first; empty where there is no share.
+        factor: Where lambda is switched between lr λ and a fraction of it, that fraction.
         constants: The method's constants.
         random: Largest difference between two equal runs: not 0 for a method that draws random numbers.
         holds_decay: Whether the parameter groups hold lambda, so that a caller may change it there.
@@ -32,6 +33,7 @@ class Context:
     traces: Sequence[Trace]
     entry: Entry
     fits: Sequence[Fit]
+    factor: float | None
     constants: Constants
     random: bool
     holds_decay: bool
@@ -47,11 +49,18 @@ class Context:
         return 1e-5 if self.entry.single else 1e-12
 
     @property
+    def idle(self) -> bool:
+        """Whether the first step does nothing (ADOPT's only sets its memory up)."""
+        return not any((item.decayed[0] - item.old[0]).any() for item in self.traces)
+
+    @property
     def meaning(self) -> str | None:
         """Key of the meaning that was found: in `MEANINGS`, or l2, trust_ratio, none; None where nothing fits."""
-        if self.entry.kind in ("l2", "trust_ratio", "none"):
+        if self.entry.kind in OTHER_MEANINGS:
             return self.entry.kind
-        return self.fits[0].key if self.fits and self.fits[0].step is None else None
+        if self.fits and self.fits[0].step is None:
+            return self.fits[0].key
+        return "switched" if self.factor is not None else None
 
     def moment(
         self,

@@ -14,6 +14,8 @@ from decaylab.conformance.subject import MULTIPLIERS, difference, draws
 from decaylab.errors import DecaylabError
 
 _LR, _DECAY = 0.05, 0.2
+# Another order of the same sums, or a float32 scalar in the state, is no defect.
+_ROUNDING = 1e-7
 
 
 def no_gradient(context: Context) -> Finding:
@@ -65,12 +67,11 @@ def gradient_kept(context: Context) -> Finding:
 def resume(context: Context) -> Finding:
     """After ``load_state_dict`` a new optimizer goes on as the old one would have."""
     name = "resume"
-    off, error = _resumed(context, _LR, _DECAY)
-    if error:
-        return broken(name, error)
-    if off:
-        return broken(name, f"after load_state_dict the next four steps are off by {off:.3g}", difference=off)
-    return holds(name, "state_dict of step 3 in a new optimizer: the next four steps are bit-equal")
+    off, note = _resumed(context, _LR, _DECAY)
+    if off <= _ROUNDING:
+        how = "bit-equal" if off == 0 else f"equal but for rounding ({off:.1g}{note})"
+        return holds(name, f"state_dict of step 3 in a new optimizer: the next four steps are {how}", difference=off)
+    return broken(name, f"after load_state_dict the next four steps are off by {off:.3g}{note}", difference=off)
 
 
 def resume_elsewhere(context: Context) -> Finding:
@@ -80,20 +81,19 @@ def resume_elsewhere(context: Context) -> Finding:
         return skipped(name, "its parameter groups hold no weight_decay")
     if resume(context).status == "broken":
         return skipped(name, "resume is broken already")
-    off, error = _resumed(context, _LR * 3, _DECAY / 2)
-    if error:
-        return broken(name, error)
-    if off:
-        return broken(
-            name,
-            f"loaded into an optimizer made with another lr and weight_decay, the next steps are off by {off:.3g}: "
-            "something of the constructor's is not in the state_dict",
-            difference=off,
-        )
-    return holds(name, "nothing that matters is outside the state_dict")
+    off, note = _resumed(context, _LR * 3, _DECAY / 2)
+    if off <= _ROUNDING:
+        return holds(name, "nothing that matters is outside the state_dict")
+    return broken(
+        name,
+        f"loaded into an optimizer that was made with another lr and weight_decay: off by {off:.3g}{note}; "
+        "something of the constructor's is not in the state_dict",
+        difference=off,
+    )
 
 
 def _resumed(context: Context, lr: float, decay: float) -> tuple[float, str]:
+    """How far the resumed run ends from the uninterrupted one, and what there is to say of the loaded state."""
     subject = context.subject
     gradients, start = draws(7, seed=27), draws(1, seed=28)[0]
     schedule = (*MULTIPLIERS, 0.2)
@@ -107,21 +107,29 @@ def _resumed(context: Context, lr: float, decay: float) -> tuple[float, str]:
     try:
         restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     except Exception as error:
-        return float("inf"), f"load_state_dict fails: {type(error).__name__}: {error}"
+        return float("inf"), f": load_state_dict fails with {type(error).__name__}: {error}"
+    note = ""
+    for key, value in optimizer.state.get(weight, {}).items():
+        loaded = restored.state.get(other, {}).get(key)
+        if isinstance(value, Tensor) and isinstance(loaded, Tensor) and value.dtype != loaded.dtype:
+            note = f"; state {key!r} was {value.dtype} and came back as {loaded.dtype}"
     worst = 0.0
     for index in range(3, 7):
         for parameter, holder in ((weight, optimizer), (other, restored)):
             parameter.grad = gradients[index].clone()
             subject.step(holder, schedule[index])
         worst = max(worst, difference(weight.detach(), other.detach()))
-    return worst, ""
+    return worst, note
 
 
 def second_moment(context: Context) -> Finding:
-    """A running average of squared gradients is never larger than the largest squared gradient."""
+    """A running average of squared gradients is never larger than the largest squared norm of a gradient.
+
+    The norm, because a method may rotate gradients before it squares them (SOAP) or keep a layer's norm (NovoGrad).
+    """
     name = "second-moment"
     gradient, weight = torch.ones(6, 4, dtype=torch.float64), nn.Parameter(draws(1, seed=29)[0])
-    optimizer = context.subject.build([weight], 1e-3, _DECAY)
+    optimizer = context.subject.build([weight], 1e-3, 0.0)
     largest: dict[str, float] = {}
     for _ in range(30):
         weight.grad = gradient.clone()
@@ -132,9 +140,9 @@ def second_moment(context: Context) -> Finding:
     if not largest:
         return skipped(name, "keeps no average of squared gradients under its usual name")
     key, worst = max(largest.items(), key=lambda pair: pair[1])
-    text = f"{key} reaches {worst:.4g} under gradients of 1"
-    if not worst <= 1.001:
-        return broken(name, f"{text}: it is no average of their squares", largest=worst)
+    text = f"{key} reaches {worst:.4g} in 30 steps under a gradient of ones with squared norm {gradient.numel()}"
+    if not worst <= 1.001 * gradient.numel():
+        return broken(name, f"{text}: it is no average of squares", largest=worst)
     return holds(name, text, largest=worst)
 
 
@@ -183,12 +191,12 @@ def tensor_lr(context: Context) -> Finding:
         )
     except DecaylabError as error:
         return skipped(name, f"not supported: {error}"[:120])
-    for index, (left, right) in enumerate(zip(number, tensor, strict=True)):
-        off = difference(left, right)
-        if off > 1e-7:
-            return broken(
-                name, f"step {index + 1} is off by {off:.3g} from the step with the same lr as a number", difference=off
-            )
+    for index, (left, right, before) in enumerate(zip(number, tensor, old, strict=True)):
+        # lr as a tensor may multiply in the lower precision of the update: Muon's is bfloat16
+        off, size = difference(left, right), difference(left, before)
+        if not off <= 0.01 * size:
+            text = f"step {index + 1} of size {size:.3g} is off by {off:.3g} from the step with the same lr as a number"
+            return broken(name, text, difference=off, size=size)
     return holds(name, "the same steps as with a number")
 
 
@@ -203,7 +211,7 @@ def maximize(context: Context) -> Finding:
     up = context.subject.run(gradients, start=start, lr=_LR, weight_decay=_DECAY, options={"maximize": True})
     off = max(difference(left, right) for left, right in zip(plain, up, strict=True))
     text = f"off by {off:.1g} from minimizing with -g"
-    return (holds if off <= context.closeness else broken)(name, text, difference=off)
+    return (holds if off <= _ROUNDING else broken)(name, text, difference=off)
 
 
 def foreach(context: Context) -> Finding:
@@ -221,4 +229,4 @@ def foreach(context: Context) -> Finding:
             return skipped(name, f"not supported: {error}"[:120])
     off = max(difference(left, right) for left, right in zip(*runs, strict=True))
     text = f"foreach=True and False are {off:.1g} apart after four steps"
-    return (holds if off <= context.closeness else broken)(name, text, difference=off)
+    return (holds if off <= _ROUNDING else broken)(name, text, difference=off)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from decaylab.conformance.cases import GOLDEN, GRADIENTS, LR, START
+from decaylab.conformance.cases import GOLDEN, GRADIENTS, LR, START, Golden
 from decaylab.conformance.cases import MULTIPLIERS as GOLDEN_MULTIPLIERS
 from decaylab.conformance.context import Context, broken, holds, skipped
-from decaylab.conformance.entry import KINDS
+from decaylab.conformance.entry import KINDS, NONE
 from decaylab.conformance.finding import Finding
-from decaylab.conformance.meaning import MEANINGS, exponents
-from decaylab.conformance.reference import METHODS, trajectory
+from decaylab.conformance.meaning import MEANINGS, power_law
+from decaylab.conformance.reference import METHODS, Constants, trajectory
 from decaylab.conformance.samples import samples
 from decaylab.conformance.subject import MULTIPLIERS, SHAPE, difference, draws, put
 
@@ -22,30 +23,35 @@ def meaning(context: Context) -> Finding:
     """The share that a step removes is one of the known functions of lambda, lr and the schedule."""
     entry, name = context.entry, "meaning"
     if entry.kind == "none":
-        return broken(name, "lambda has no effect: the weights are the same with and without it")
+        lost = " (its constructor has no weight_decay and swallows the argument)"
+        lost = "" if context.subject.accepts("weight_decay") else lost
+        return broken(name, f"lambda has no effect: the weights are the same with and without it{lost}")
     if entry.kind in ("memory", "unknown"):
         return broken(name, f"{KINDS[entry.kind]}: relative distance {entry.error:.2g}", error=entry.error)
-    if entry.kind in ("l2", "trust_ratio"):
+    if entry.kind in ("l2", "trust_ratio", "momentum"):
         return holds(name, f"{KINDS[entry.kind]} (relative distance {entry.error:.1g})", error=entry.error)
     best = context.fits[0]
     if best.step is None:
         count = sum(len(row) for row in entry.shares)
         text = f"{MEANINGS[best.key].equation} at {count} steps under {len(entry.shares)} settings"
         return holds(name, f"{text}; largest relative error {best.error:.1g}", error=best.error)
-    decay, lr, first, error = exponents(samples(context.traces, entry, context.constants))
+    paired = samples(context.traces, entry, context.constants)
+    if context.factor is not None:
+        return holds(name, f"lr λ on some of {len(paired)} steps, {context.factor:.4g} lr λ on the others")
+    law, error = power_law(paired)
     text = f"no known meaning fits; nearest: {best.text}"
-    if math.isfinite(error):
-        text += f"; the shares go like λ^{decay:.3g} lr^{lr:.3g} lr_first^{first:.3g} (error {error:.1g} in log)"
-    return broken(name, text, nearest_error=best.error, power_lambda=decay, power_lr=lr, power_first=first)
+    if error < 1e-6:
+        text = f"no known meaning fits: the share is {law} at every step (error {error:.1g} in log)"
+    return broken(name, text, nearest_error=best.error)
 
 
 def schedule(context: Context) -> Finding:
     """When the learning rate changes, the decay changes as the meaning says."""
     name = "schedule"
-    if context.meaning in ("l2", "trust_ratio"):
+    if context.meaning in ("l2", "trust_ratio", "momentum"):
         return holds(name, "the decay is part of the update, which lr multiplies")
-    if context.meaning is None or context.meaning == "none":
-        return skipped(name, "no meaning was found")
+    if context.meaning not in MEANINGS:
+        return skipped(name, "its lambda has no meaning that one formula gives")
     found = MEANINGS[context.meaning]
     shares, item = context.entry.shares[0], context.traces[0]
     seen = ", ".join(f"{share:.4g}" for share in shares)
@@ -66,12 +72,12 @@ def sign(context: Context) -> Finding:
             return broken(name, f"a step enlarges the weight: share {worst:.4g}", share=worst)
         return holds(name, f"every step removes a share of the weight, {worst:.3g} at least", share=worst)
     start = draws(1, seed=11)[0]
-    quiet = [torch.zeros(SHAPE, dtype=torch.float64)]
-    after = context.subject.run(quiet, start=start, lr=0.01, weight_decay=0.1, multipliers=(1.0,))[0]
+    quiet = [torch.zeros(SHAPE, dtype=torch.float64) for _ in range(3)]
+    after = context.subject.run(quiet, start=start, lr=0.01, weight_decay=0.1)[-1]
     if not after.isfinite().all():
         return broken(name, "with a zero gradient the weights become not finite")
     before_norm, after_norm = float(start.norm()), float(after.norm())
-    text = f"norm {before_norm:.6g} -> {after_norm:.6g} after one step without gradient"
+    text = f"norm {before_norm:.6g} -> {after_norm:.6g} after three steps without gradient"
     return (holds if after_norm < before_norm else broken)(name, text, before=before_norm, after=after_norm)
 
 
@@ -84,25 +90,33 @@ def zero_gradient(context: Context) -> Finding:
     if not still <= context.closeness:
         what = f"moves by {still:.3g}" if math.isfinite(still) else "becomes not finite"
         return broken(name, f"without gradient and without decay the weight {what}", moved=still)
-    if context.entry.kind in ("trust_ratio", "masked", "memory", "unknown"):
-        return skipped(name, "no closed form for a decay of this kind; without decay nothing moves")
-    if context.meaning is None or context.meaning in ("none", "stable"):
-        return skipped(name, "no closed form without gradients")
+    if context.meaning == "stable" or not (context.entry.shares or context.meaning == "l2"):
+        return skipped(name, "no closed form for its decay; without decay nothing moves")
+    if context.entry.kind == "masked":
+        return skipped(name, "no closed form for a decay of some entries; without decay nothing moves")
     after = context.subject.run(quiet, start=start, lr=lr, weight_decay=decay)
     if context.meaning == "l2":
         by_hand = context.subject.run(quiet, start=start, lr=lr, weight_decay=0.0, l2=decay)[-1]
         off = difference(after[-1], by_hand)
         text = f"the same as the method without decay fed with λ p: max difference {off:.1g}"
         return (holds if off <= context.closeness else broken)(name, text, difference=off)
-    expected = start.clone()
-    for index in range(len(MULTIPLIERS)):
-        at = context.moment(index, lr=lr, weight_decay=decay, multipliers=MULTIPLIERS, weight=expected, gradients=quiet)
-        expected = expected * (1 - (context.share(at) or 0.0))
+    source = "the closed form"
+    if context.meaning in MEANINGS:
+        expected = start.clone()
+        for index in range(int(context.idle), len(MULTIPLIERS)):
+            at = context.moment(
+                index, lr=lr, weight_decay=decay, multipliers=MULTIPLIERS, weight=expected, gradients=quiet
+            )
+            expected = expected * (1 - (context.share(at) or 0.0))
+    else:  # no formula, but what single steps remove must add up over several
+        source = "what its single steps remove"
+        fixed = [start] * len(quiet)
+        single = context.subject.run(quiet, start=start, lr=lr, weight_decay=decay, resets=fixed)
+        expected = start * torch.stack([step / start for step in single]).prod(dim=0)
     off = difference(after[-1], expected)
-    text = (
-        f"p_T / p_0 = {float((after[-1] / start).mean()):.12g} after {len(quiet)} steps, closed form off by {off:.1g}"
-    )
-    return (holds if off <= context.closeness else broken)(name, text, difference=off)
+    ratio, target = float((after[-1] / start).mean()), float((expected / start).mean())
+    text = f"p_T / p_0 = {ratio:.8g} after {len(quiet)} steps, by {source} {target:.8g}"
+    return (holds if off <= context.closeness else broken)(name, text, ratio=ratio, expected=target)
 
 
 def memory(context: Context) -> Finding:
@@ -113,6 +127,8 @@ def memory(context: Context) -> Finding:
     if kind == "l2":
         what = "no memory: L2 and decoupled decay are one" if context.entry.also_l2 and context.entry.shares else "L2"
         return holds(name, f"coupled by design ({what}): what is remembered is g + λ p")
+    if kind in ("trust_ratio", "momentum"):
+        return holds(name, f"coupled by design: {KINDS[kind]}")
     if kind in ("memory", "unknown"):
         distance = f"{context.entry.error:.2g} of the decay's effect"
         return broken(name, f"the decay is mixed into the update or its memory: {distance} is not along the weight")
@@ -130,18 +146,22 @@ def group_decay(context: Context) -> Finding:
         )
     lr, decay = 0.05, 0.2
     gradients, start = draws(4, seed=13), draws(2, seed=14)
-    free = subject.run(gradients, start=start[1], lr=lr, weight_decay=0.0)
-    weights = [nn.Parameter(value.clone()) for value in start]
-    groups = [{"params": [weights[0]]}, {"params": [weights[1]], "weight_decay": 0.0}]
-    optimizer = subject.build(groups, lr, decay)
-    for index, gradient in enumerate(gradients):
-        for weight in weights:
-            weight.grad = gradient.clone()
-        subject.step(optimizer, MULTIPLIERS[index])
-    off = difference(weights[1].detach(), free[-1])
+    ends = []
+    for coefficient in (0.0, decay):
+        weights = [nn.Parameter(value.clone()) for value in start]
+        groups = [{"params": [weights[0]]}, {"params": [weights[1]], "weight_decay": 0.0}]
+        optimizer = subject.build(groups, lr, coefficient)
+        # some methods average over all parameters: the other one must see what it sees under L2
+        by_hand = decay if context.meaning == "l2" and not coefficient else 0.0
+        for index, gradient in enumerate(gradients):
+            weights[0].grad = gradient + by_hand * weights[0].detach()
+            weights[1].grad = gradient.clone()
+            subject.step(optimizer, MULTIPLIERS[index])
+        ends.append(weights[1].detach())
+    off = difference(*ends)
     if not off <= context.closeness:
         return broken(name, f"a group with weight_decay=0 decays all the same: moved by {off:.3g} more", difference=off)
-    if context.entry.kind in ("l2", "memory", "unknown"):
+    if not context.entry.shares:
         return holds(name, "a group with weight_decay=0 does not decay")
     late = _share_after_change(context, lr, decay)
     if not abs(late) <= context.tolerance:
@@ -153,7 +173,7 @@ def _share_after_change(context: Context, lr: float, decay: float) -> float:
     """The share that a step removes after the group's coefficient was set to 0."""
     gradients, old = draws(3, seed=15), draws(3, seed=16)
     after: list[Tensor] = []
-    for coefficient in (0.0, decay):
+    for coefficient in (NONE, decay):
         weight = nn.Parameter(old[0].clone())
         optimizer = context.subject.build([weight], lr, coefficient)
         for index, gradient in enumerate(gradients):
@@ -161,7 +181,7 @@ def _share_after_change(context: Context, lr: float, decay: float) -> float:
             weight.grad = gradient.clone()
             if index == 2:
                 for group in optimizer.param_groups:
-                    group["weight_decay"] = 0.0
+                    group["weight_decay"] = NONE
             context.subject.step(optimizer)
         after.append(weight.detach().clone())
     return float((after[0] - after[1]).abs().max())
@@ -176,7 +196,7 @@ def group_lr(context: Context) -> Finding:
     count = len(MULTIPLIERS)
     gradients, old = draws(count, seed=17), draws(count, seed=18)
     results = []
-    for coefficient in (0.0, decay):
+    for coefficient in (NONE, decay):
         weight, other = nn.Parameter(old[0].clone()), nn.Parameter(old[0].clone())
         optimizer = subject.build([{"params": [other]}, {"params": [weight], "lr": own}], first, coefficient)
         steps = []
@@ -188,6 +208,8 @@ def group_lr(context: Context) -> Finding:
             steps.append(weight.detach().clone())
         results.append(steps)
     for index, (free, with_decay) in enumerate(zip(*results, strict=True)):
+        if index == 0 and context.idle:
+            continue
         base = free if context.entry.kind == "after" else old[index]
         measured = -float(((with_decay - free) * base).sum() / base.square().sum())
         at = context.moment(
@@ -209,10 +231,10 @@ def group_lr(context: Context) -> Finding:
 def golden(context: Context) -> Finding:
     """Three steps of a known method end at the known numbers."""
     name, subject = "golden", context.subject
-    start, gradients = torch.tensor(START, dtype=torch.float64), [torch.tensor(g).double() for g in GRADIENTS]
+    start = torch.tensor(START, dtype=torch.float64)
     gradients = [torch.tensor(gradient, dtype=torch.float64) for gradient in GRADIENTS]
     settings = {"lr": LR, "multipliers": GOLDEN_MULTIPLIERS, "start": start}
-    free = subject.run(gradients, weight_decay=0.0, **settings)  # type: ignore[arg-type]
+    free = subject.run(gradients, weight_decay=NONE, **settings)  # type: ignore[arg-type]
     base = None
     for key in METHODS:
         steps = trajectory(key, context.constants, gradients, **settings)  # type: ignore[arg-type]
@@ -228,18 +250,9 @@ def golden(context: Context) -> Finding:
     kind = context.entry.kind
     if kind not in ("before", "after", "cautious", "l2") or (kind != "l2" and context.meaning not in MEANINGS):
         return skipped(name, f"{METHODS[base][0]} without decay, but no reference for its decay")
-    decay = 0.1
     ours = context.meaning or "torch"
-    case = next(
-        (
-            case
-            for case in GOLDEN
-            if (case.base, case.entry, case.meaning, case.momentum) == (base, kind, ours, context.constants.momentum)
-        ),
-        None,
-    )
-    if case is not None:
-        decay = case.weight_decay
+    case = _published(context, base)
+    decay = case.weight_decay if case is not None else 0.1
     expected = trajectory(
         base,
         context.constants,
@@ -252,8 +265,29 @@ def golden(context: Context) -> Finding:
     got = subject.run(gradients, weight_decay=decay, **settings)[-1]  # type: ignore[arg-type]
     off = difference(got, expected)
     text = f"{METHODS[base][0]} with λ={decay:g}: off by {off:.1g} after three steps"
-    default = context.constants.betas == (0.9, 0.999) and context.constants.eps == 1e-8
-    if case is not None and (base == "sgd" or default):
+    if case is not None:
         off = max(off, difference(got.flatten(), torch.tensor(case.result, dtype=torch.float64)))
         text = f"published vector {case.name!r}: off by {off:.1g} after three steps"
     return (holds if off <= context.closeness else broken)(name, text, difference=off)
+
+
+def _published(context: Context, base: str) -> Golden | None:
+    """The published vector of this method with these constants, if there is one."""
+    for case in GOLDEN:
+        same = replace(Constants(), momentum=case.momentum) == context.constants
+        if same and (case.base, case.entry, case.meaning) == (base, context.entry.kind, context.meaning):
+            return case
+    return None
+
+
+def zero_decay(context: Context) -> Finding:
+    """``weight_decay=0`` is the limit of a small weight_decay, so that a sweep down to 0 compares one method."""
+    name = "zero-decay"
+    gradients, start = draws(4, seed=19), draws(1, seed=20)[0]
+    zero = context.subject.run(gradients, start=start, lr=0.05, weight_decay=0.0)
+    tiny = context.subject.run(gradients, start=start, lr=0.05, weight_decay=NONE)
+    off = max(difference(left, right) for left, right in zip(zero, tiny, strict=True))
+    if off <= context.closeness:
+        return holds(name, "0 does what next to 0 does", difference=off)
+    text = f"four steps with weight_decay=0 are {off:.3g} from four steps with {NONE:g}: at 0 it is another method"
+    return broken(name, text, difference=off)

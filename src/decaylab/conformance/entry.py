@@ -1,8 +1,9 @@
 """Where does the decay enter the step: on the old weight, on the new one, in the gradient, or inside the update?
 
-Two copies of the optimizer, one with decay and one without, take the same steps from the same weights with the same
-gradients. The difference D of their results is the decay's whole effect on that step. Weights are set anew before
-every step: a method that keeps the decay in its memory then shows it, because D is no longer along the weight.
+Two copies of the optimizer, one with decay and one with next to none (`NONE`), take the same steps from the same
+weights with the same gradients. The difference D of their results is the decay's whole effect on that step. Weights are
+set anew before every step: a method that keeps the decay in its memory then shows it, because D is no longer along the
+weight.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from decaylab.conformance.subject import MULTIPLIERS, Subject, difference, draws
 
-Kind = Literal["none", "before", "after", "cautious", "masked", "l2", "trust_ratio", "memory", "unknown"]
+Kind = Literal["none", "before", "after", "cautious", "masked", "l2", "trust_ratio", "momentum", "memory", "unknown"]
 
 KINDS: dict[str, str] = {
     "none": "lambda has no effect",
@@ -26,11 +27,15 @@ KINDS: dict[str, str] = {
     "masked": "decoupled, on some entries only",
     "l2": "coupled: L2, added to the gradient",
     "trust_ratio": "inside the update, which is rescaled as a whole",
+    "momentum": "coupled: added behind any division by the gradient's size, and remembered by the momentum",
     "memory": "on the first step along the weight, later not: the decay leaks into the optimizer's memory",
     "unknown": "neither along the weight nor L2",
 }
 
 _DECOUPLED: tuple[Kind, ...] = ("before", "after", "cautious", "masked")
+# Some methods change their update where weight_decay is exactly 0 (LAMB turns its trust ratio off). The copy without
+# decay therefore has a coefficient that is not 0, and too small to move any number.
+NONE = 1e-200
 EXACT = 1e-8
 # What an optimizer that computes in float32 inside reaches: rounding of 6e-8 against shares of about 1e-3.
 SINGLE = 2e-3
@@ -98,7 +103,7 @@ def trace(
     old = draws(count, seed=seed + 1)
     free, decayed = (
         subject.run(gradients, start=old[0], lr=lr, weight_decay=value, multipliers=multipliers, resets=old)
-        for value in (0.0, weight_decay)
+        for value in (NONE, weight_decay)
     )
     return Trace(lr, weight_decay, multipliers, gradients, old, free, decayed)
 
@@ -118,9 +123,12 @@ def find_entry(subject: Subject, traces: Sequence[Trace]) -> Entry:
                 return Entry(kind, shares, error, tolerance == SINGLE, distance <= tolerance)
         if distance <= tolerance:
             return Entry("l2", (), distance, tolerance == SINGLE, True)
-        error = _outside_span(traces)
+        error = _outside_span(traces, remembered=False)
         if error <= tolerance:
             return Entry("trust_ratio", (), error, tolerance == SINGLE)
+        error = _outside_span(traces, remembered=True)
+        if error <= tolerance:
+            return Entry("momentum", (), error, tolerance == SINGLE)
     first = [_along(item.effects[0], item.old[0])[1] for item in traces]
     return Entry("memory" if max(first) <= SINGLE else "unknown", (), _shares("before", traces, EXACT)[1])
 
@@ -132,8 +140,8 @@ def l2_distance(subject: Subject, *, lr: float = 0.05, weight_decay: float = 0.3
     """
     gradients, start = draws(len(MULTIPLIERS), seed=5), draws(1, seed=6)[0]
     own = subject.run(gradients, start=start, lr=lr, weight_decay=weight_decay)
-    by_hand = subject.run(gradients, start=start, lr=lr, weight_decay=0.0, l2=weight_decay)
-    free = subject.run(gradients, start=start, lr=lr, weight_decay=0.0)
+    by_hand = subject.run(gradients, start=start, lr=lr, weight_decay=NONE, l2=weight_decay)
+    free = subject.run(gradients, start=start, lr=lr, weight_decay=NONE)
     effect = max(difference(left, right) for left, right in zip(own, free, strict=True))
     distance = max(difference(left, right) for left, right in zip(own, by_hand, strict=True))
     return distance / effect if effect else float("inf")
@@ -171,15 +179,18 @@ def _shares(kind: str, traces: Sequence[Trace], tolerance: float) -> tuple[tuple
     return tuple(shares), worst
 
 
-def _outside_span(traces: Sequence[Trace]) -> float:
-    """How far D is from the plane of the old weight and the update without decay, at worst."""
+def _outside_span(traces: Sequence[Trace], *, remembered: bool) -> float:
+    """How far D is at worst from the span of the old weight and the update; with ``remembered``, of all so far."""
     worst = 0.0
     for item in traces:
+        columns: list[Tensor] = []
         for effect, old, free in zip(item.effects, item.old, item.free, strict=True):
+            columns = [*(columns if remembered else []), old.flatten(), (free - old).flatten()]
             if not effect.any():
                 continue
-            plane = torch.stack([old.flatten(), (free - old).flatten()], dim=1)
-            solution = torch.linalg.lstsq(plane, effect.flatten()).solution
-            rest = (plane @ solution - effect.flatten()).abs().max() / effect.abs().max()
+            span = torch.stack([column for column in columns if column.any()], dim=1)
+            span = span / span.norm(dim=0)
+            solution = torch.linalg.lstsq(span, effect.flatten(), driver="gelsd").solution
+            rest = (span @ solution - effect.flatten()).abs().max() / effect.abs().max()
             worst = max(worst, float(rest))
     return worst

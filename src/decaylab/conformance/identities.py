@@ -14,6 +14,7 @@ IDENTITIES: dict[str, Callable[[Context], Finding]] = {
     "schedule": decay.schedule,
     "sign": decay.sign,
     "zero-gradient": decay.zero_gradient,
+    "zero-decay": decay.zero_decay,
     "memory": decay.memory,
     "group-decay": decay.group_decay,
     "group-lr": decay.group_lr,

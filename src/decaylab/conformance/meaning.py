@@ -62,14 +62,14 @@ class Meaning:
         name: For tables.
         equation: What happens to the weight p.
         share: The share of the weight that a step removes.
-        follows: Whether the share follows a schedule as its authors mean it; False for known mistakes.
+        tolerance: Relative error that counts as equal, where a method's ε stands in the way of more.
         note: What there is to say of it when it is found.
     """
 
     name: str
     equation: str
     share: Callable[[Moment], float]
-    follows: bool = True
+    tolerance: float = 0.0
     note: str = ""
 
 
@@ -129,6 +129,7 @@ MEANINGS: dict[str, Meaning] = {
         name="stable (SWD, AdamS)",
         equation="p (1 - lr λ / √mean(v̂))",
         share=lambda at: at.lr * at.weight_decay / math.sqrt(at.second_moment),
+        tolerance=1e-5,
         note="the share falls where gradients are large",
     ),
     "sgds": Meaning(
@@ -146,21 +147,18 @@ MEANINGS: dict[str, Meaning] = {
         name="twice lr λ",
         equation="p (1 - 2 lr λ)",
         share=lambda at: 2 * at.lr * at.weight_decay,
-        follows=False,
         note="twice what PyTorch means",
     ),
     "first_lr": Meaning(
         name="the first learning rate times λ",
         equation="p (1 - lr_first λ)",
         share=lambda at: at.lr_first * at.weight_decay,
-        follows=False,
         note="the schedule is ignored: the constructor's lr multiplies λ for ever",
     ),
     "growth": Meaning(
         name="wrong sign",
         equation="p (1 + lr λ)",
         share=lambda at: -at.lr * at.weight_decay,
-        follows=False,
         note="the weight grows",
     ),
 }
@@ -169,6 +167,8 @@ MEANINGS: dict[str, Meaning] = {
 OTHER_MEANINGS = {
     "l2": "g + λ p: the decay goes through the gradient and everything that is done to it",
     "trust_ratio": "λ p is added to the update, which is then rescaled as a whole (LAMB)",
+    "momentum": "λ p is added behind any division by the gradient's size, and passes the momentum (NovoGrad, LARS)",
+    "switched": "lr λ on some steps and a fixed fraction of it on the others (AdamP)",
     "none": "lambda has no effect",
 }
 
@@ -210,7 +210,8 @@ def fit(samples: Sequence[tuple[Moment, float]], tolerance: float) -> list[Fit]:
             errors.append(
                 abs(measured - predicted) / abs(predicted) if predicted and math.isfinite(predicted) else math.inf
             )
-        missed = next((index for index, error in enumerate(errors) if not error <= tolerance), None)
+        enough = max(tolerance, meaning.tolerance)
+        missed = next((index for index, error in enumerate(errors) if not error <= enough), None)
         text = ""
         if missed is not None:
             moment, measured = samples[missed]
@@ -220,21 +221,36 @@ def fit(samples: Sequence[tuple[Moment, float]], tolerance: float) -> list[Fit]:
     return sorted(fits, key=lambda item: (item.step is not None, -(item.step or 0)))
 
 
-def exponents(samples: Sequence[tuple[Moment, float]]) -> tuple[float, float, float, float]:
-    """Least-squares exponents of λ, lr and lr_first in the measured shares, and the largest error of the fit in log.
+def switched(samples: Sequence[tuple[Moment, float]], tolerance: float) -> float | None:
+    """The factor c where every share is either lr λ or c lr λ, and both occur; otherwise None."""
+    ratios = [share / MEANINGS["torch"].share(moment) for moment, share in samples]
+    others = [ratio for ratio in ratios if abs(ratio - 1) > tolerance]
+    if not others or len(others) == len(ratios):
+        return None
+    factor = others[0]
+    return factor if all(abs(ratio - factor) <= tolerance * abs(factor) for ratio in others) else None
 
-    For a share that no meaning fits: λ^1 lr^1.5 says more than "unknown".
+
+def power_law(samples: Sequence[tuple[Moment, float]]) -> tuple[str, float]:
+    """Fit the shares by c λ^i lr^j lr_first^k: the law in words, and the largest error of the fit in log.
+
+    For a share that no meaning fits: "0.9 λ lr" says more than "unknown".
     """
     import numpy as np
 
     usable = [(moment, share) for moment, share in samples if share > 0 and math.isfinite(share)]
-    if len(usable) < 4:
-        return (math.nan,) * 4
-    table = np.log([[moment.weight_decay, moment.lr, moment.lr_first, math.e] for moment, _ in usable])
+    if len(usable) < 5:
+        return "", math.inf
+    table = np.log([[math.e, moment.weight_decay, moment.lr, moment.lr_first] for moment, _ in usable])
     shares = np.log([share for _, share in usable])
     solution, *_ = np.linalg.lstsq(table, shares, rcond=None)
     error = float(np.abs(table @ solution - shares).max())
-    return float(solution[0]), float(solution[1]), float(solution[2]), error
+    words = [f"{math.exp(solution[0]):.4g}"]
+    for name, value in zip(("λ", "lr", "lr_first"), solution[1:], strict=True):
+        power = round(float(value), 3)
+        if power:
+            words.append(name if power == 1 else f"{name}^{power:g}")
+    return " ".join(words), error
 
 
 def _predict(meaning: Meaning, moment: Moment) -> float:

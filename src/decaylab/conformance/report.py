@@ -14,7 +14,7 @@ from decaylab.conformance.context import Context, broken, holds
 from decaylab.conformance.entry import EXACT, KINDS, SINGLE, find_entry, trace
 from decaylab.conformance.finding import Finding
 from decaylab.conformance.identities import IDENTITIES
-from decaylab.conformance.meaning import MEANINGS, OTHER_MEANINGS, fit
+from decaylab.conformance.meaning import MEANINGS, OTHER_MEANINGS, fit, switched
 from decaylab.conformance.reference import Constants
 from decaylab.conformance.samples import samples
 from decaylab.conformance.subject import Subject, difference, draws
@@ -31,7 +31,7 @@ class Report:
     Attributes:
         target: Name of the optimizer.
         version: Distribution and version that it comes from, as ``torch 2.13.0``; empty where that is unknown.
-        meaning: What lambda means: a key of `MEANINGS`, or l2, trust_ratio, none; None where nothing fits.
+        meaning: What lambda means: a key of `MEANINGS` or `OTHER_MEANINGS`; None where nothing fits.
         entry: Where the decay enters, a key of `KINDS`.
         convention: Both in words.
         findings: One a identity, in the table's order.
@@ -82,8 +82,8 @@ def check(factory: Callable[..., Any], convention: str | None = None, *, name: s
     Args:
         factory: Called as ``factory(params, lr=..., weight_decay=...)``: an optimizer class, a ``functools.partial``
             of one with further arguments, or a function.
-        convention: What lambda should mean, where a finding should break if it does not: a key of `MEANINGS`, or
-            ``l2``, ``trust_ratio``, ``none``.
+        convention: What lambda should mean, where a finding should break if it does not: a key of `MEANINGS` or
+            `OTHER_MEANINGS` (``torch``, ``l2``, ``independent`` ...).
         name: Name of the optimizer in the report; by default the factory's.
 
     Returns:
@@ -124,12 +124,13 @@ def _measure(subject: Subject) -> Context:
     constants = Constants.of(probe.param_groups[0])
     entry = find_entry(subject, traces)
     tolerance = SINGLE if entry.single else EXACT
-    fits = fit(samples(traces, entry, constants), tolerance) if entry.shares else []
+    paired = samples(traces, entry, constants)
     return Context(
         subject=subject,
         traces=traces,
         entry=entry,
-        fits=fits,
+        fits=fit(paired, tolerance) if paired else [],
+        factor=switched(paired, tolerance) if entry.kind in ("before", "after") else None,
         constants=constants,
         random=random,
         holds_decay=probe.param_groups[0].get("weight_decay") == 0.2,
@@ -162,6 +163,8 @@ def _in_words(context: Context) -> str:
         words += f"; {what.name}: p ← {what.equation}"
         if what.note:
             words += f" ({what.note})"
+    elif found == "switched":
+        words += f"; {OTHER_MEANINGS[found]}"
     elif kind in ("before", "after", "cautious", "masked"):
         words += "; its lambda has no known meaning"
     if context.entry.also_l2 and context.entry.shares:

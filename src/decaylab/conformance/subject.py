@@ -54,6 +54,8 @@ class Subject:
                 ) from error
             if not hasattr(optimizer, "param_groups") or not callable(getattr(optimizer, "step", None)):
                 raise DecaylabError(f"{self.name} gave {type(optimizer).__name__}, which is not an optimizer")
+            if any("lr" not in group for group in optimizer.param_groups):
+                raise DecaylabError(f"{self.name} keeps no lr in its parameter groups: nothing can schedule it")
             for group in optimizer.param_groups:
                 # as a torch scheduler does; a plain copy, because schedulers fill a tensor lr in place
                 group.setdefault("initial_lr", float(group["lr"]))
