@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from decaylab.decay.norms import by_kind, norms, safe_ratio, scale_, squared_norms, wide, widened
+from decaylab.decay.norms import by_kind, norms, safe_ratio, scale_, squared_norms, widened
 from decaylab.decay.rule import DecayRule, Rule, Step
 from decaylab.decay.sharding import local
 from decaylab.errors import DecaylabError, unknown
@@ -175,11 +175,12 @@ class Hyperball(Rule):
         """Replace the optimizer's step by one of length ``lr R`` in its direction, and return to the sphere."""
         for part in step.parts:
             radius = step.column(part, "radius")
-            old = widened(part.old)
-            moved = torch._foreach_sub(widened(part.weights), old)
+            # In place in the weights: what they moved by, that at its new length, and the sum with the old ones.
+            old, moved = widened(part.old), widened(part.weights)
+            torch._foreach_sub_(moved, old)
             length = norms(part.params, moved)
-            share = torch.where(length > 0, part.lr * radius / torch.where(length > 0, length, 1.0), 0.0)
-            torch._foreach_mul_(moved, list(share.to(wide(moved[0].dtype)).unbind()))
+            scale_(moved, torch.where(length > 0, part.lr * radius / torch.where(length > 0, length, 1.0), 0.0))
             torch._foreach_add_(moved, old)
             scale_(moved, safe_ratio(radius, norms(part.params, moved)))
-            torch._foreach_copy_(part.weights, moved)
+            if moved is not part.weights:
+                torch._foreach_copy_(part.weights, moved)

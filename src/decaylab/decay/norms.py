@@ -56,11 +56,26 @@ def norms(params: list[Tensor], weights: Tensors | None = None) -> Tensor:
 
 def dots(params: list[Tensor], left: Tensors, right: Tensors) -> Tensor:
     """Return the inner product of every pair of local tensors as a vector, over all shards."""
-    products = torch._foreach_mul(widened(left), widened(right))
-    # There is no foreach sum, but sums of sizes: the sum is twice that of the positive terms less that of all sizes.
-    sizes = torch.stack(torch._foreach_norm(products, 1))
-    torch._foreach_clamp_min_(products, 0.0)
-    return complete_sums(params, 2 * torch.stack(torch._foreach_norm(products, 1)) - sizes)
+    return complete_sums(params, sums(torch._foreach_mul(widened(left), widened(right))))
+
+
+def sums(tensors: Tensors, positive: bool = False) -> Tensor:
+    """Return the sum of every local tensor as a vector.
+
+    Args:
+        tensors: The tensors, of one device and dtype. Overwritten unless ``positive``.
+        positive: No tensor has a negative entry.
+    """
+    dtype = wide(tensors[0].dtype)
+    if tensors[0].device.type == "cpu" and max(tensor.numel() for tensor in tensors) > _PIECE_CPU:
+        # For large tensors on CPU a loop of sums is four times as fast as the foreach norm, and calls cost nothing.
+        return torch.stack([tensor.sum(dtype=dtype) for tensor in tensors])
+    sizes = torch.stack(torch._foreach_norm(tensors, 1, dtype=dtype))
+    if positive:
+        return sizes
+    # There is no foreach sum, but one of sizes: the sum is twice that of the positive entries less that of all sizes.
+    torch._foreach_clamp_min_(tensors, 0.0)
+    return 2 * torch.stack(torch._foreach_norm(tensors, 1, dtype=dtype)) - sizes
 
 
 def safe_ratio(target: Tensor | float, norm: Tensor) -> Tensor:
@@ -87,23 +102,27 @@ def scale_(weights: Tensors, factors: Tensor) -> None:
         torch._foreach_copy_(weights, copies)
 
 
-def pieces(*lists: list[Tensor]) -> Iterator[tuple[list[Tensor], ...]]:
-    """Cut lists of equal tensors into batches of a bounded number of weights, for work with temporary tensors.
+def pieces(*lists: Tensors) -> Iterator[tuple[list[Tensor], ...]]:
+    """Cut lists of tensors along dimension 0 into batches of a bounded number of weights.
 
-    On CPU the temporaries of a batch stay in the cache; on a GPU the batches are large, and memory stays bounded.
+    For work with temporary tensors: on CPU those of a batch stay in the cache, and on a GPU, where batches are large,
+    memory stays bounded.
 
     Args:
-        *lists: Lists of tensors, alike in their shapes. Contiguous tensors are cut; others are kept whole.
+        *lists: Lists of tensors; the tensors at one position have the same length. The first list counts for the size.
 
     Yields:
-        For each batch, a list of flat pieces for every list, in the same order.
+        For each batch, a list of views for every list, in the same order.
     """
     size = _PIECE_CPU if lists[0][0].device.type == "cpu" else _PIECE_GPU
     batch: list[tuple[Tensor, ...]] = []
     held = 0
     for tensors in zip(*lists, strict=True):
-        cut_up = tensors[0].numel() > size and all(tensor.is_contiguous() for tensor in tensors)
-        cuts = zip(*(tensor.view(-1).split(size) for tensor in tensors), strict=True) if cut_up else [tensors]
+        first = tensors[0]
+        cuts: Iterable[tuple[Tensor, ...]] = [tensors]
+        if first.numel() > size and first.dim() > 0:
+            rows = max(1, size * first.shape[0] // first.numel())
+            cuts = zip(*(tensor.split(rows) for tensor in tensors), strict=True)
         for cut in cuts:
             if batch and held + cut[0].numel() > size:
                 yield tuple(list(column) for column in zip(*batch, strict=True))

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from decaylab.decay.norms import by_kind, exact, norms, safe_ratio, scale_, squared_norms, wide
+from decaylab.decay.norms import by_kind, exact, norms, safe_ratio, scale_, squared_norms, wide, widened
 from decaylab.decay.rule import Rule, Step
 from decaylab.decay.sharding import is_sharded, local, refuse_split_rows
 from decaylab.errors import DecaylabError
@@ -200,8 +200,10 @@ class MaxNorm(_Projection):
             for p, weight in zip(part.params, part.weights, strict=True):
                 ceiling = step.state[p]["threshold"] if self.threshold is None else self.threshold
                 factor = safe_ratio(ceiling, row_norms(weight)).clamp_max_(1)
-                wider = weight.to(factor.dtype)
-                weight.copy_(wider * factor.view(-1, *[1] * (weight.dim() - 1)))
+                (wider,) = widened([weight])
+                wider.mul_(factor.view(-1, *[1] * (weight.dim() - 1)))
+                if wider is not weight:
+                    weight.copy_(wider)
 
 
 def row_norms(weight: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from decaylab.decay.norms import safe_ratio, wide, widened
+from decaylab.decay.norms import pieces, safe_ratio, wide, widened
 from decaylab.decay.rule import DecayRule, Part, Scalar, Step
 from decaylab.decay.sharding import is_sharded, local, refuse_split_rows
 from decaylab.errors import DecaylabError, unknown
@@ -129,29 +129,44 @@ class Rotational(DecayRule):
 
     def _rotate(self, part: Part, step: Step) -> None:
         norm, square, count = ([step.state[p][name] for p in part.params] for name in ("norm", "square", "count"))
+        torch._foreach_add_(count, 1.0)
+        started = [(1 - self.average**t).expand_as(n) for t, n in zip(count, norm, strict=True)]
         old = [self._rows(weight) for weight in widened(part.old)]
         new = [self._rows(weight) for weight in widened(part.weights)]
         eta = self.rotation(step.optimizer, part)
+        for piece in pieces(new, old, norm, square, started):
+            self._turn(*piece, lr=part.lr, eta=eta)
+        for rows, weight in zip(new, part.weights, strict=True):
+            if rows.dtype != weight.dtype or not weight.is_contiguous():
+                weight.copy_(rows.view(weight.shape))  # the rows were a copy
+
+    def _turn(
+        self,
+        new: list[Tensor],
+        old: list[Tensor],
+        norm: list[Tensor],
+        square: list[Tensor],
+        started: list[Tensor],
+        *,
+        lr: Scalar,
+        eta: Scalar,
+    ) -> None:
+        """Replace ``new`` rows by the rotation; ``norm``, ``square`` and ``started`` have one number a row."""
         # Elementwise work is foreach; sums over rows have no foreach form.
         update = torch._foreach_sub(old, new)
-        torch._foreach_div_(update, part.lr)
+        torch._foreach_div_(update, lr)
         if self.zero_mean:
             torch._foreach_sub_(update, [u.mean(dim=1, keepdim=True) for u in update])
         radial = [torch.linalg.vecdot(u, w).unsqueeze(1) for u, w in zip(update, old, strict=True)]
         squares = torch._foreach_mul(norm, norm)
         torch._foreach_div_(radial, [torch.where(n > 0, n, 1.0) for n in squares])
         torch._foreach_sub_(update, torch._foreach_mul(old, radial))
-        torch._foreach_add_(count, 1.0)
         torch._foreach_mul_(square, self.average)
         lengths = [torch.linalg.vector_norm(u, dim=1, keepdim=True).square_() for u in update]
         torch._foreach_add_(square, lengths, alpha=1 - self.average)
-        factors = [
-            -eta * n / (s / (1 - self.average**t)).sqrt_().add_(self.eps)
-            for n, s, t in zip(norm, square, count, strict=True)
-        ]
+        factors = [-eta * n / (s / b).sqrt_().add_(self.eps) for n, s, b in zip(norm, square, started, strict=True)]
         torch._foreach_mul_(update, factors)
         torch._foreach_add_(update, old)
         lengths = [torch.linalg.vector_norm(w, dim=1, keepdim=True) for w in update]
         torch._foreach_mul_(update, [safe_ratio(n, length) for n, length in zip(norm, lengths, strict=True)])
-        turned = [torch.where(n > 0, u, w) for n, u, w in zip(norm, update, new, strict=True)]
-        torch._foreach_copy_(part.weights, [t.view(w.shape) for t, w in zip(turned, part.weights, strict=True)])
+        torch._foreach_copy_(new, [torch.where(n > 0, u, w) for n, u, w in zip(norm, update, new, strict=True)])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from decaylab.decay.norms import Tensors, by_kind, exact, squared_norms, wide
+from decaylab.decay.norms import Tensors, by_kind, exact, squared_norms, sums
 from decaylab.decay.rule import Part, Scalar, ShrinkRule, Step
 from decaylab.decay.sharding import complete_sums, local
 from decaylab.errors import DecaylabError
@@ -86,10 +86,10 @@ def _mean_second_moment(optimizer: Optimizer) -> Tensor:
                 scale = scale.to(params[0].device)
             beta2 = float(group["betas"][1])
             states = [optimizer.state.get(p, {}) for p in params]
-            sums = _second_moment_sums(params, states, beta2, scale, bool(group.get("amsgrad", False)))
-            steps = _steps_done(states).to(sums) + 1
+            moments = _second_moment_sums(params, states, beta2, scale, bool(group.get("amsgrad", False)))
+            steps = _steps_done(states).to(moments) + 1
             # 1 - beta2^t by expm1: for beta2 near 1 and few steps the difference would lose digits.
-            part = (sums / -torch.expm1(steps * exact(beta2).log().to(steps))).sum()
+            part = (moments / -torch.expm1(steps * exact(beta2).log().to(steps))).sum()
             total = part if total is None else total + part.to(total.device)
             count += sum(p.numel() for p in params)
     if total is None:
@@ -126,7 +126,7 @@ def _second_moment_sums(
 
 def _sums(params: list[Tensor], positive: Tensors) -> Tensor:
     """Return the sum of each tensor, none of which has a negative entry."""
-    return complete_sums(params, torch.stack(torch._foreach_norm(positive, 1, dtype=wide(positive[0].dtype))))
+    return complete_sums(params, sums(positive, positive=True))
 
 
 def _steps_done(states: list[dict[str, Any]]) -> Tensor:
