@@ -34,7 +34,8 @@ def test_known_answers(check, verdict):
 
 def test_units_and_names_are_for_readers():
     comparison = checks.lower(ERROR, this=WITH, than=WITHOUT)(results()).comparisons[0]
-    assert comparison.name == "final test/error, LR large: WD with minus WD none"
+    assert comparison.name == "final test/error: WD with minus WD none"
+    assert comparison.full_name == "final test/error: WD with minus WD none (LR large)"
     assert comparison.unit == "percentage points"
     assert comparison.estimate == pytest.approx(-2, abs=0.3)
 

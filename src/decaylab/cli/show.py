@@ -86,7 +86,8 @@ def _print(experiment: Experiment, budget: str, specs: tuple[RunSpec, ...]) -> N
     console.print(Text(f"\n{len(specs)} runs, seeds {', '.join(map(str, seeds))}", style="bold"))
     names, rows = varying(specs)
     if names:
-        made = table(*names)
+        short = [name.rsplit(".", 1)[-1] for name in names]
+        made = table(*(name if short.count(last) > 1 else last for name, last in zip(names, short, strict=True)))
         for row in rows:
             made.add_row(*row)
         put(made)

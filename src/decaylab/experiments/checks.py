@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from decaylab.experiments import evidence, shares, statistics
-from decaylab.experiments.evidence import Comparison, Evidence, Verdict
+from decaylab.experiments.evidence import Evidence, Verdict, phrase
 from decaylab.experiments.quantity import Quantity
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ def inside(quantity: Quantity, *, where: Where, low: float = -math.inf, high: fl
     def run(results: Results) -> Evidence:
         values = quantity.by_seed(results, where)
         comparison = statistics.mean_comparison(
-            values, region, name=f"{quantity.name}, {phrase(where)}", unit=quantity.unit, note=_note(results, where)
+            values, region, name=quantity.name, unit=quantity.unit, note=_note(results, where)
         )
-        return evidence.from_comparison(comparison)
+        return evidence.from_comparison(replace(comparison, context=where))
 
     return Check(f"Mean over seeds of {quantity.name} {statistics.in_words(region, quantity.unit)}.", run)
 
@@ -107,11 +107,11 @@ def trend(
         comparison = statistics.mean_comparison(
             slopes,
             region,
-            name=f"slope of {quantity.name} over {over}{_comma(where)}",
+            name=f"slope of {quantity.name} over {over}",
             unit=f"{quantity.unit} per {per}".strip(),
             note=_note(results, where or {}),
         )
-        return evidence.from_comparison(comparison)
+        return evidence.from_comparison(replace(comparison, context=where or {}))
 
     return Check(f"{quantity.name} is {expect} with {over}: one slope a seed.", run)
 
@@ -132,7 +132,7 @@ def interior_best(
             lowest=best == "lowest",
             note=_note(results, where or {}),
         )
-        return evidence.all_of([evidence.from_comparison(c) for c in pair])
+        return evidence.all_of([evidence.from_comparison(replace(c, context=where or {})) for c in pair])
 
     rule = f"An interior {over} has the {best} {quantity.name}: better than both ends; it is chosen by the other seeds."
     return Check(rule, run)
@@ -151,8 +151,9 @@ def crosses(
         start: Fraction before which the curves are not compared (warm-up).
     """
     region = (100 * between[0], 100 * between[1])
+    shared, own, others = _apart(this, than)
     rule = (
-        f"{key} with {phrase(this)} starts above {phrase(than)} and ends below; the crossing maximises the cumulated "
+        f"{key} with {phrase(own)} starts above {phrase(others)} and ends below; the crossing maximises the cumulated "
         f"difference and its mean over seeds lies {statistics.in_words(region, '% of training')}."
     )
 
@@ -165,23 +166,24 @@ def crosses(
             if results.ended(first[seed]) and results.ended(second[seed]):
                 a, b = results.curve(first[seed], key), results.curve(second[seed], key)
                 other = dict(zip(b.steps, b.values, strict=True))
-                shared = [
+                both = [
                     (f, v - other[s])
                     for f, s, v in zip(a.fractions, a.steps, a.values, strict=True)
                     if s in other and f >= start
                 ]
-                points[seed] = 100 * statistics.crossing([f for f, _ in shared], [d for _, d in shared])
-                if shared and points[seed] in (100 * shared[0][0], 100 * shared[-1][0]):
+                points[seed] = 100 * statistics.crossing([f for f, _ in both], [d for _, d in both])
+                if both and points[seed] in (100 * both[0][0], 100 * both[-1][0]):
                     without.append(seed)
         note = _note(results, this, than)
         if without:
             note = "; ".join(filter(None, (note, f"the curves do not cross for seeds {', '.join(map(str, without))}")))
-        name = f"where {key} with {phrase(this)} falls below {phrase(than)}"
+        name = f"where {key} with {phrase(own)} falls below {phrase(others)}"
         comparison = statistics.mean_comparison(points, region, name=name, unit="% of training", note=note)
+        comparison = replace(comparison, context=shared)
         if without and comparison.verdict is not Verdict.NOT_TESTABLE:
             # Without a crossing there is nothing to average: if no seed has one the claim fails, else it is open.
             verdict = Verdict.FAILS if len(without) == len(points) else Verdict.UNDECIDED
-            return Evidence(verdict=verdict, rule=comparison.rule, comparisons=(_with(comparison, verdict),))
+            return Evidence(verdict=verdict, rule=comparison.rule, comparisons=(replace(comparison, verdict=verdict),))
         return evidence.from_comparison(comparison)
 
     return Check(rule, run)
@@ -189,22 +191,22 @@ def crosses(
 
 def diverges_more(*, this: Where, than: Where) -> Check:
     """More seeds diverge under ``this`` setting than under another: Fisher's exact test."""
-    name = f"share of diverged seeds, {phrase(this)} minus {phrase(than)}"
+    shared, own, others = _apart(this, than)
+    name = f"share of diverged seeds: {phrase(own)} minus {phrase(others)}"
 
     def run(results: Results) -> Evidence:
-        return evidence.from_comparison(
-            shares.share_difference(_diverged(results, this), _diverged(results, than), name=name)
-        )
+        comparison = shares.share_difference(_diverged(results, this), _diverged(results, than), name=name)
+        return evidence.from_comparison(replace(comparison, context=shared))
 
     return Check(f"More seeds diverge with {phrase(this)} than with {phrase(than)} (Fisher's exact test).", run)
 
 
 def diverged_share(*, where: Where, low: float = -math.inf, high: float = math.inf) -> Check:
     """The share of seeds that diverge lies in a region of 0 to 1, by its exact binomial interval."""
-    name = f"share of diverged seeds, {phrase(where)}"
 
     def run(results: Results) -> Evidence:
-        return evidence.from_comparison(shares.share_comparison(_diverged(results, where), (low, high), name=name))
+        comparison = shares.share_comparison(_diverged(results, where), (low, high), name="share of diverged seeds")
+        return evidence.from_comparison(replace(comparison, context=where))
 
     return Check(f"Share of seeds that diverge with {phrase(where)} (exact binomial interval).", run)
 
@@ -219,17 +221,9 @@ def any_of(*checks: Check) -> Check:
     return Check(" or ".join(c.rule for c in checks), lambda results: evidence.any_of([c(results) for c in checks]))
 
 
-def phrase(where: Where) -> str:
-    """Say labels in words: ``LR large, WD 0.1``."""
-    short = {"lr": "LR", "wd": "WD"}
-    pairs = ((short.get(name, name.replace("_", " ")), value) for name, value in where.items())
-    return ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in pairs)
-
-
 def _difference(quantity: Quantity, this: Where, that: Where, region: tuple[float, float], confidence: float) -> Check:
-    shared = {name: v for name, v in this.items() if name in that and that[name] == v}
-    own, others = ({n: v for n, v in side.items() if n not in shared} for side in (this, that))
-    name = f"{quantity.name}{_comma(shared)}: {phrase(own)} minus {phrase(others)}"
+    shared, own, others = _apart(this, that)
+    name = f"{quantity.name}: {phrase(own)} minus {phrase(others)}"
     unit = "percentage points" if quantity.unit == "%" else quantity.unit
 
     def run(results: Results) -> Evidence:
@@ -237,7 +231,7 @@ def _difference(quantity: Quantity, this: Where, that: Where, region: tuple[floa
         comparison = statistics.paired_difference(
             first, second, region, name=name, unit=unit, confidence=confidence, note=_note(results, this, that)
         )
-        return evidence.from_comparison(comparison)
+        return evidence.from_comparison(replace(comparison, context=shared))
 
     return Check(f"{name} lies {statistics.in_words(region, unit)}, paired by seed.", run)
 
@@ -272,9 +266,11 @@ def _note(results: Results, *settings: Where) -> str:
     return "; ".join(parts)
 
 
-def _comma(where: Where | None) -> str:
-    return f", {phrase(where)}" if where else ""
-
-
-def _with(comparison: Comparison, verdict: Verdict) -> Comparison:
-    return replace(comparison, verdict=verdict)
+def _apart(this: Where, that: Where) -> tuple[dict[str, Label], dict[str, Label], dict[str, Label]]:
+    """Return the labels that two settings share, those of the first alone, and those of the second alone."""
+    shared = {name: v for name, v in this.items() if name in that and that[name] == v}
+    return (
+        shared,
+        {n: v for n, v in this.items() if n not in shared},
+        {n: v for n, v in that.items() if n not in shared},
+    )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 MIN_SEEDS = 3
@@ -44,7 +44,7 @@ class Comparison:
     """One estimated quantity beside the region that the claim says it lies in.
 
     Attributes:
-        name: What was estimated, in words.
+        name: What was estimated, in words, without the labels that both sides share.
         estimate: Point estimate over the seeds.
         low: Lower end of the interval.
         high: Upper end of the interval.
@@ -57,6 +57,7 @@ class Comparison:
         effect_size: Hedges' g of the paired differences (mean over standard deviation, corrected for the few seeds).
         confidence: Of the interval.
         note: What a reader must know beside the numbers: diverged seeds, missing runs.
+        context: The labels that both sides share.
     """
 
     name: str
@@ -72,6 +73,17 @@ class Comparison:
     effect_size: float | None = None
     confidence: float = 0.95
     note: str = ""
+    context: Mapping[str, str | float | int] = field(default_factory=dict)
+
+    @property
+    def full_name(self) -> str:
+        """The name with all labels: ``final test error: WD 0.1 minus WD 0 (LR large)``."""
+        return self.name_beside(())
+
+    def name_beside(self, others: Sequence[Comparison]) -> str:
+        """The name with the labels that tell this comparison from the others of its claim."""
+        told = {k: v for k, v in self.context.items() if not others or any(c.context.get(k) != v for c in others)}
+        return f"{self.name} ({phrase(told)})" if told else self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +101,13 @@ class Evidence:
     rule: str
     comparisons: tuple[Comparison, ...] = ()
     reason: str = ""
+
+
+def phrase(labels: Mapping[str, str | float | int]) -> str:
+    """Say labels in words: ``LR large, WD 0.1``."""
+    short = {"lr": "LR", "wd": "WD"}
+    pairs = ((short.get(name, name.replace("_", " ")), value) for name, value in labels.items())
+    return ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in pairs)
 
 
 def from_comparison(comparison: Comparison) -> Evidence:

@@ -9,6 +9,10 @@ from decaylab.experiments.spec import RunSpec
 from decaylab.train.config import to_dict
 
 
+# What differs from seed to seed: the seed, and the run that a copy starts from.
+_PER_SEED = ("seed", "init_from.run")
+
+
 def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested settings to dotted paths.
 
@@ -25,10 +29,10 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def varying(specs: Sequence[RunSpec]) -> tuple[list[str], list[list[str]]]:
-    """Return the settings that vary, the seed aside: their paths, and one row for each combination that occurs."""
+    """Return the settings that vary other than by seed: their paths, and one row for each combination that occurs."""
     every = [flat(to_dict(spec.config)) for spec in specs]
     paths = list(dict.fromkeys(path for own in every for path in own))
-    names = [p for p in paths if p != "seed" and len({_text(own.get(p, "–")) for own in every}) > 1]
+    names = [p for p in paths if p not in _PER_SEED and len({_text(own.get(p, "–")) for own in every}) > 1]
     rows = dict.fromkeys(tuple(_text(own.get(name, "–")) for name in names) for own in every)
     return names, [list(row) for row in rows]
 
@@ -37,7 +41,7 @@ def shared(specs: Sequence[RunSpec]) -> list[tuple[str, str, bool]]:
     """Return the settings that all runs have in common: path, value, and whether it differs from the default."""
     every = [flat(to_dict(spec.config)) for spec in specs]
     defaults = flat(to_dict(type(specs[0].config)()))
-    same = {p: v for p, v in every[0].items() if p != "seed" and all(p in own and own[p] == v for own in every)}
+    same = {p: v for p, v in every[0].items() if p not in _PER_SEED and all(p in own and own[p] == v for own in every)}
     return [(path, _text(value), defaults.get(path, value) != value) for path, value in same.items()]
 
 

@@ -58,42 +58,36 @@ def page_views(figure: Figure) -> list[dict[str, Any]]:
     ``pickedColor`` and ``pickedDash`` of all panels at once. Inks are ``currentColor``, so that a view follows a light
     or a dark page.
     """
-    with debug_mode(False):
-        view = _view(figure, ink="currentColor", interactive=True)
-        spec = _without_data(view.properties(width="container", height=260))
-    del spec["$schema"]  # nothing in the page should look like a network address
-    spec["config"] = look.config("currentColor")
-    return [spec | {"data": data} for data in _panel_data(figure)]
+    specs = []
+    for panel, data in _panel_data(figure).items():
+        spec = _spec(_view(figure, panel, ink="currentColor", interactive=True)) | {"width": "container", "height": 260}
+        del spec["$schema"]  # nothing in the page should look like a network address
+        specs.append({**spec, "config": look.config("currentColor"), "data": data})
+    return specs
 
 
 def static_view(figure: Figure) -> dict[str, Any]:
     """Return one Vega-Lite specification of the whole chart: panels side by side and a legend, on white."""
     ink = "#22262b"
-    with debug_mode(False):
-        spec = _without_data(_view(figure, ink=ink, interactive=False))
-    data = _panel_data(figure)
-    around: dict[str, Any] = {name: spec.pop(name) for name in ("$schema", "datasets") if name in spec}
-    around["title"] = {"text": figure.chart.title, "anchor": "start", "fontSize": 14, "offset": 14}
-    around |= {"config": look.config(ink), "background": "white"}
-    if len(data) == 1:
-        return {**spec, **around, "data": data[0], "width": 520, "height": 280}
+    around: dict[str, Any] = {"title": {"text": figure.chart.title, "anchor": "start", "fontSize": 14, "offset": 14}}
+    around |= {"config": look.config(ink), "background": "white", "datasets": {}}
+    views = []
+    for panel, data in _panel_data(figure).items():
+        spec = _spec(_view(figure, panel, ink=ink, interactive=False))
+        around["$schema"] = spec.pop("$schema")
+        around["datasets"] |= spec.pop("datasets", {})  # only the whole may have them
+        del spec["config"]
+        views.append({**spec, "data": data})
+    if len(views) == 1:
+        return {**views[0], **around, "width": 520, "height": 280}
     size = {"width": 300, "height": 220}
-    views = [{**spec, **size, "data": d, "title": p} for p, d in zip(figure.panels, data, strict=True)]
-    return {**around, "concat": views, "columns": 3 if len(views) % 2 else 2}
+    titled = [{**view, **size, "title": panel} for view, panel in zip(views, figure.panels, strict=True)]
+    return {**around, "concat": titled, "columns": 3 if len(titled) % 3 == 0 else 2}
 
 
-def _without_data(view: Any) -> dict[str, Any]:
-    """Write a view as a specification whose layers take the data of the whole."""
-    spec: dict[str, Any] = view.to_dict()
-    for layer in spec["layer"]:
-        if layer.get("data") == {"name": _SHARED}:
-            del layer["data"]
-    return spec
-
-
-def _panel_data(figure: Figure) -> list[dict[str, Any]]:
+def _panel_data(figure: Figure) -> dict[str, dict[str, Any]]:
     points = thin(figure.points, figure.chart)
-    return [_inline(points[points["panel"] == panel]) for panel in figure.panels]
+    return {panel: _inline(points[points["panel"] == panel]) for panel in figure.panels}
 
 
 def _inline(points: pd.DataFrame) -> dict[str, Any]:
@@ -105,33 +99,43 @@ def _inline(points: pd.DataFrame) -> dict[str, Any]:
     return {"values": text, "format": {"type": "csv", "parse": parse}}
 
 
-def _view(figure: Figure, *, ink: str, interactive: bool) -> Any:
-    """Layers without data: each panel brings its own."""
+def _spec(view: Any) -> dict[str, Any]:
+    """Write a view as a specification whose layers take the data of the whole."""
+    with debug_mode(False):  # the tests validate these specifications; doing it for every reader costs seconds
+        spec: dict[str, Any] = view.to_dict()
+    for layer in spec["layer"]:
+        if layer.get("data") == {"name": _SHARED}:
+            del layer["data"]
+    return spec
+
+
+def _view(figure: Figure, panel: str, *, ink: str, interactive: bool) -> Any:
+    """The layers of one panel, without its data."""
     kind = figure.chart.kind
-    encoding = look.encoding(figure, interactive=interactive)
-    base = alt.Chart(alt.NamedData(_SHARED)).encode(**encoding)
-    if kind == "bars":
-        on_top = base.encode(color=alt.value(ink))
-        marks = [(base.mark_bar(), 0.75), (_errors(figure, on_top, interactive), 1.0), (_each(on_top), 0.6)]
-    elif kind == "points":
-        mean = base.mark_point(filled=True, size=60)
-        marks = [(_errors(figure, base, interactive), 1.0), (mean, 1.0), (_each(base), 0.6)]
-    else:
-        marks = _lines(figure, base)
-        if (figure.points["count"] > 1).any():
-            # An area has no dashes, so its curves are told apart by a channel that draws nothing.
-            plain = {k: v for k, v in encoding.items() if k != "strokeDash"}
-            marks.insert(
-                0,
-                (_band(figure, alt.Chart(alt.NamedData(_SHARED)).encode(**plain, detail="dash:N"), interactive), 0.16),
-            )
-    layers = [mark.encode(opacity=look.opacity(opacity, interactive=interactive)) for mark, opacity in marks]
-    if figure.rules:
-        layers.insert(0, _rules(figure, ink))
-    if not interactive:
-        return alt.layer(*layers)
-    picked = [alt.param(name=name, value=[]) for name in ("pickedColor", "pickedDash")]
-    return alt.layer(*layers, _tooltips(figure, base)).add_params(*picked)
+    with debug_mode(False):
+        encoding = look.encoding(figure, panel, interactive=interactive)
+        base = alt.Chart(alt.NamedData(_SHARED)).encode(**encoding)
+        ends = {"y": look.y(figure, "low", panel, interactive=interactive), "y2": "high:Q"}
+        if kind == "line":
+            marks = _lines(figure, base)
+            if (figure.points["count"] > 1).any():
+                # An area has no dashes, so its curves are told apart by a channel that draws nothing.
+                plain = {k: v for k, v in encoding.items() if k != "strokeDash"} | ends
+                area = alt.Chart(alt.NamedData(_SHARED)).mark_area(clip=True).encode(**plain, detail="dash:N")
+                marks.insert(0, (area.transform_filter("isValid(datum.low)"), 0.16))
+        else:
+            # On a bar, what belongs to it is drawn in ink: its own colour would not show.
+            on_top = base.encode(color=alt.value(ink)) if kind == "bars" else base
+            error = on_top.mark_rule(strokeWidth=1.5).transform_filter("isValid(datum.low)").encode(**ends)
+            mean = (base.mark_bar(), 0.75) if kind == "bars" else (base.mark_point(filled=True, size=60), 1.0)
+            marks = [mean, (error, 1.0), (_each(on_top), 0.6)]
+        layers = [mark.encode(opacity=look.opacity(opacity, interactive=interactive)) for mark, opacity in marks]
+        if figure.rules:
+            layers.insert(0, _rules(figure, ink))
+        if not interactive:
+            return alt.layer(*layers)
+        picked = [alt.param(name=name, value=[]) for name in ("pickedColor", "pickedDash")]
+        return alt.layer(*layers, _tooltips(figure, base)).add_params(*picked)
 
 
 def _lines(figure: Figure, base: Any) -> list[_Mark]:
@@ -142,16 +146,6 @@ def _lines(figure: Figure, base: Any) -> list[_Mark]:
         cross = base.transform_filter("datum.ended_early > 0")
         marks.append((cross.mark_point(shape="cross", angle=45, size=90, filled=True), 1.0))
     return marks
-
-
-def _band(figure: Figure, base: Any, interactive: bool) -> Any:
-    area = base.mark_area(clip=figure.chart.y_domain is not None).transform_filter("isValid(datum.low)")
-    return area.encode(y=look.y(figure, "low", interactive=interactive), y2="high:Q")
-
-
-def _errors(figure: Figure, base: Any, interactive: bool) -> Any:
-    bar = base.mark_rule(strokeWidth=1.5).transform_filter("isValid(datum.low)")
-    return bar.encode(y=look.y(figure, "low", interactive=interactive), y2="high:Q")
 
 
 def _each(base: Any) -> Any:
@@ -183,6 +177,6 @@ def _tooltips(figure: Figure, base: Any) -> Any:
     line = chart.kind == "line"
     near = alt.selection_point(on="pointerover", nearest=line, fields=["x", "color", "dash"], empty=False)
     interval = "isValid(datum.low) ? format(datum.low, '.4~g') + ' to ' + format(datum.high, '.4~g') : 'one seed'"
-    dot = base.transform_calculate(interval=interval).mark_point(filled=True, size=70 if line else 300)
+    dot = base.transform_calculate(interval=interval).mark_point(filled=True, size=70 if line else 300, clip=True)
     opacity = alt.when(near).then(alt.value(1 if line else 0.15)).otherwise(alt.value(0.001))
     return dot.encode(opacity=opacity, tooltip=fields).add_params(near)

@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
-import pandas as pd
 
 if TYPE_CHECKING:
     from decaylab.report.figures import Figure
@@ -16,10 +15,10 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Helvetica, Arial, sans-serif"
 
 
-def encoding(figure: Figure, *, interactive: bool) -> dict[str, Any]:
-    """Return the channels that all layers of a chart share: places, colours, dashes or shapes."""
+def encoding(figure: Figure, panel: str, *, interactive: bool) -> dict[str, Any]:
+    """Return the channels that all layers of a panel share: places, colours, dashes or shapes."""
     chart, points = figure.chart, figure.points
-    found: dict[str, Any] = {"x": _x(figure), "y": y(figure, "y", interactive=interactive)}
+    found: dict[str, Any] = {"x": _x(figure, interactive), "y": y(figure, "y", panel, interactive=interactive)}
     if chart.color:
         names = list(figure.colours)
         scale = alt.Scale(domain=names, range=[figure.colours[n] for n in names])
@@ -39,10 +38,13 @@ def encoding(figure: Figure, *, interactive: bool) -> dict[str, Any]:
     return found
 
 
-def y(figure: Figure, field: str, *, interactive: bool) -> alt.Y:
+def y(figure: Figure, field: str, panel: str, *, interactive: bool) -> alt.Y:
     """Return the vertical channel of one field; the page writes its title itself, where it can wrap."""
     title = None if interactive else figure.chart.y_title or figure.chart.y
-    return alt.Y(f"{field}:Q", title=title, scale=y_scale(figure))
+    # 0.00002 is hard to tell from 0.000002
+    small = float(figure.points["y"].abs().max()) < 1e-2 if figure.chart.log_y else False
+    axis = alt.Axis(format="~e") if small else alt.Undefined
+    return alt.Y(f"{field}:Q", title=title, scale=y_scale(figure, panel), axis=axis)
 
 
 def opacity(value: float, *, interactive: bool) -> Any:
@@ -56,21 +58,30 @@ def opacity(value: float, *, interactive: bool) -> Any:
     return alt.when(shown).then(alt.value(value)).otherwise(alt.value(value / 10))
 
 
-def y_scale(figure: Figure) -> alt.Scale:
-    """Return the vertical scale: the declared range, one range for all panels, or each panel's own."""
-    chart, kind = figure.chart, "log" if figure.chart.log_y else "linear"
+def y_scale(figure: Figure, panel: str) -> alt.Scale:
+    """Return the vertical scale: the declared range, or one that shows every mean and as much of the bands as fits.
+
+    A single unlucky seed can make an interval many times wider than everything else in the chart. The axis follows the
+    means and gives the intervals a quarter more room on either side; what lies beyond is clipped, not squeezed.
+    """
+    chart = figure.chart
+    kind: Any = "log" if chart.log_y else "linear"
     if chart.y_domain:
-        return alt.Scale(type=kind, domain=list(chart.y_domain), nice=False)  # type: ignore[arg-type]
-    if chart.share_y and len(figure.panels) > 1:
-        ends = pd.concat([figure.points[name] for name in ("low", "high", "y")]).dropna()
-        low, high = float(ends.min()), float(ends.max())
-        if chart.kind == "bars" and not chart.log_y:
-            low, high = min(low, 0.0), max(high, 0.0)
-        if math.isfinite(low) and math.isfinite(high):
-            return alt.Scale(type=kind, domain=[low, high], nice=not chart.log_y)  # type: ignore[arg-type]
+        return alt.Scale(type=kind, domain=list(chart.y_domain), nice=False)
+    points = figure.points if chart.share_y else figure.points[figure.points["panel"] == panel]
+    means = points["y"]
+    low, high = float(means.min()), float(means.max())
+    room = 0.25 * (high - low)
+    start, end = points["low"].min(), points["high"].max()
     if chart.log_y:
-        return alt.Scale(type="log", nice=False)
-    return alt.Scale(zero=chart.kind == "bars")
+        return alt.Scale(type=kind, domain=[low if math.isnan(start) else start, high if math.isnan(end) else end])
+    if chart.kind != "line":
+        room = math.inf  # the bars of a few points are what the chart is about
+    low = low if math.isnan(start) else max(min(low, start), low - room, min(low, 0.0) if low >= 0 else -math.inf)
+    high = high if math.isnan(end) else min(max(high, end), high + room)
+    if chart.kind == "bars":
+        low, high = min(low, 0.0), max(high, 0.0)
+    return alt.Scale(domain=[low, high], nice=True, zero=False)
 
 
 def x_field(figure: Figure) -> str:
@@ -98,7 +109,7 @@ def config(ink: str) -> dict[str, Any]:
     }
 
 
-def _x(figure: Figure) -> alt.X:
+def _x(figure: Figure, interactive: bool) -> alt.X:
     chart = figure.chart
     if not figure.numeric_x:  # names say what they are; a long one breaks at its commas
         axis = alt.Axis(labelAngle=0, labelOverlap=False, labelLimit=90, labelExpr="split(datum.label, ', ')")
@@ -107,12 +118,10 @@ def _x(figure: Figure) -> alt.X:
     scale = alt.Scale(zero=False, nice=False)
     if chart.log_x:
         scale = alt.Scale(type="log", nice=False, padding=alt.Undefined if chart.kind == "line" else 20)
-    return alt.X(
-        "x:Q",
-        title=chart.x_title or chart.x,
-        scale=scale,
-        axis=alt.Axis(labelFlush=True, labelOverlap=True, tickCount=6),
-    )
+    # On the page the room decides; a drawing has several views, and no such thing as one width.
+    ticks: Any = alt.ExprRef("ceil(width / 80)") if interactive else 5
+    axis = alt.Axis(labelFlush=True, labelOverlap=True, tickCount=ticks)
+    return alt.X("x:Q", title=chart.x_title or chart.x, scale=scale, axis=axis)
 
 
 def _legend(title: str, kind: str, interactive: bool) -> alt.Legend | None:

@@ -6,18 +6,22 @@ import math
 
 from decaylab.experiments.evidence import Comparison
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 def estimate(comparison: Comparison) -> str:
-    """Write the estimate with its unit: ``−2.10 percentage points``."""
-    return _with_unit(_number(comparison.estimate, _decimals(comparison)), comparison.unit)
+    """Write the estimate with its unit: ``−2.10 percentage points``, or ``0.87 × 10⁻⁶``."""
+    scale, power = _power(comparison)
+    return f"{_number(comparison.estimate * scale, _decimals(comparison, scale))}{power} {comparison.unit}".rstrip()
 
 
 def interval(comparison: Comparison) -> str:
     """Write the interval: ``−2.61 to −1.49``."""
     if math.isinf(comparison.low) and math.isinf(comparison.high) and comparison.low != comparison.high:
         return "no interval"
-    decimals = _decimals(comparison)
-    return f"{_number(comparison.low, decimals)} to {_number(comparison.high, decimals)}"
+    scale, power = _power(comparison)
+    low, high = (_number(v * scale, _decimals(comparison, scale)) for v in (comparison.low, comparison.high))
+    return f"{low} to {high}{power}"
 
 
 def plain(value: float, digits: int = 4) -> str:
@@ -34,12 +38,22 @@ def fixed(value: float, decimals: int = 2) -> str:
     return _number(value, decimals)
 
 
-def _decimals(comparison: Comparison) -> int | None:
+def _decimals(comparison: Comparison, scale: float) -> int | None:
     """Two significant digits of the interval's half-width decide how many decimals are worth printing."""
-    half = (comparison.high - comparison.low) / 2
+    half = (comparison.high - comparison.low) / 2 * scale
     if not math.isfinite(half) or half <= 0:
         return None
     return min(max(1 - math.floor(math.log10(half)), 0), 8)
+
+
+def _power(comparison: Comparison) -> tuple[float, str]:
+    """Very small and very large numbers share one power of ten: the factor that takes it out, and how it is written."""
+    numbers = (comparison.estimate, comparison.low, comparison.high)
+    largest = max((abs(v) for v in numbers if math.isfinite(v)), default=0.0)
+    if largest == 0 or 1e-3 <= largest < 1e6:
+        return 1.0, ""
+    exponent = math.floor(math.log10(largest))
+    return 10.0**-exponent, f" × 10{str(exponent).translate(_RAISED)}"
 
 
 def _number(value: float, decimals: int | None, digits: int = 4) -> str:
@@ -51,7 +65,3 @@ def _number(value: float, decimals: int | None, digits: int = 4) -> str:
     if not text.strip("-0.,"):
         text = text.removeprefix("-")  # no minus before a zero
     return text.replace("-", "−").replace(",", "\N{NARROW NO-BREAK SPACE}")
-
-
-def _with_unit(number: str, unit: str) -> str:
-    return f"{number} {unit}" if unit else number

@@ -8,7 +8,7 @@ from typing import Literal
 Palette = Literal["plain", "wd", "lr", "ordered"]
 
 # After Okabe and Ito (2008), without yellow and black: all are visible as thin lines on white and on near-black.
-PLAIN = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56a8e0", "#8c6bb1", "#a6761d")
+PLAIN = ("#d55e00", "#2182c4", "#009e73", "#cc79a7", "#e69f00", "#56a8e0", "#8c6bb1", "#a6761d")
 NEUTRAL = "#868e96"
 # Along the hues from blue to orange with rising lightness: the order can be read off without the legend.
 _RAMP = ((76, 104, 201), (35, 142, 167), (94, 170, 83), (208, 160, 32), (222, 104, 44))

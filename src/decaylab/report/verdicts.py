@@ -76,7 +76,7 @@ def _ruling(ruling: Ruling) -> dict[str, Any]:
         "rule": evidence.rule,
         "comparisons": [
             {
-                "name": c.name,
+                "name": c.full_name,
                 "verdict": c.verdict.value,
                 "estimate": _json(c.estimate),
                 "low": _json(c.low),
@@ -97,7 +97,7 @@ def _ruling(ruling: Ruling) -> dict[str, Any]:
 
 def _row(c: Comparison) -> dict[str, Any]:
     return {
-        "comparison": c.name,
+        "comparison": c.full_name,
         "comparison_verdict": c.verdict.value,
         "estimate": _digits(c.estimate),
         "low": _digits(c.low),
