@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "advise": ("decaylab.cli.advise:advise", "which weight decay, learning rate and batch size to use, and why"),
     "audit": ("decaylab.cli.audit:audit", "every parameter of a model: role, decayed or not, and why"),
     "data": ("decaylab.cli.data:data", "the data sets: which are here, and how to get the others"),
+    "conformance": ("decaylab.cli.conformance:conformance", "hold an optimizer class to the identities of its decay"),
 }
 
 

@@ -24,6 +24,8 @@ class Context:
         entry: Where the decay enters.
         fits: Every meaning of lambda with its error, the best first; empty where there is no share.
         factor: Where lambda is switched between lr λ and a fraction of it, that fraction.
+        law: The power law that the shares follow, in words.
+        law_error: Its largest error, in log.
         constants: The method's constants.
         random: Largest difference between two equal runs: not 0 for a method that draws random numbers.
         holds_decay: Whether the parameter groups hold lambda, so that a caller may change it there.
@@ -34,6 +36,8 @@ class Context:
     entry: Entry
     fits: Sequence[Fit]
     factor: float | None
+    law: str
+    law_error: float
     constants: Constants
     random: bool
     holds_decay: bool
@@ -41,11 +45,14 @@ class Context:
     @property
     def tolerance(self) -> float:
         """Relative error that counts as equal."""
-        return SINGLE if self.entry.single else EXACT
+        allowed = MEANINGS[self.meaning].tolerance if self.meaning in MEANINGS else 0.0
+        return max(SINGLE if self.entry.single else EXACT, allowed)
 
     @property
     def closeness(self) -> float:
         """Absolute error that counts as equal for weights of about 1 after a few steps."""
+        if self.meaning in MEANINGS and MEANINGS[self.meaning].tolerance:
+            return 1e-7
         return 1e-5 if self.entry.single else 1e-12
 
     @property

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from decaylab.conformance.context import Context, broken, holds
 from decaylab.conformance.entry import EXACT, KINDS, SINGLE, find_entry, trace
 from decaylab.conformance.finding import Finding
 from decaylab.conformance.identities import IDENTITIES
-from decaylab.conformance.meaning import MEANINGS, OTHER_MEANINGS, fit, switched
+from decaylab.conformance.meaning import MEANINGS, OTHER_MEANINGS, fit, power_law, switched
 from decaylab.conformance.reference import Constants
 from decaylab.conformance.samples import samples
 from decaylab.conformance.subject import Subject, difference, draws
@@ -104,12 +105,13 @@ def check(factory: Callable[..., Any], convention: str | None = None, *, name: s
     while isinstance(inner, partial):
         inner = inner.func
     title = name or f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__name__)}"
-    context = _measure(Subject(factory, title))
-    findings = [_deterministic(context)]
-    if findings[0].status == "holds":
-        findings += [identity(context) for identity in IDENTITIES.values()]
-    if convention is not None:
-        findings.append(_as_asked(context, convention))
+    with torch.random.fork_rng(devices=[]):  # `Subject.step` sets the seed; the caller's random state stays
+        context = _measure(Subject(factory, title))
+        findings = [_deterministic(context)]
+        if findings[0].status == "holds":
+            findings += [identity(context) for identity in IDENTITIES.values()]
+        if convention is not None:
+            findings.append(_as_asked(context, convention))
     return Report(title, _version(inner), context.meaning, context.entry.kind, _in_words(context), tuple(findings))
 
 
@@ -125,12 +127,15 @@ def _measure(subject: Subject) -> Context:
     entry = find_entry(subject, traces)
     tolerance = SINGLE if entry.single else EXACT
     paired = samples(traces, entry, constants)
+    law, law_error = power_law(paired)
     return Context(
         subject=subject,
         traces=traces,
         entry=entry,
         fits=fit(paired, tolerance) if paired else [],
         factor=switched(paired, tolerance) if entry.kind in ("before", "after") else None,
+        law=law,
+        law_error=law_error,
         constants=constants,
         random=random,
         holds_decay=probe.param_groups[0].get("weight_decay") == 0.2,
@@ -140,9 +145,7 @@ def _measure(subject: Subject) -> Context:
 def _deterministic(context: Context) -> Finding:
     name = "deterministic"
     if context.random:
-        return broken(
-            name, "two equal runs differ, so nothing can be compared: it draws random numbers, or is undefined"
-        )
+        return broken(name, "two equal runs with one seed differ, or give no number: nothing can be compared")
     return holds(name, "two equal runs are bit-equal")
 
 

@@ -45,6 +45,7 @@ class Subject:
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            torch.manual_seed(0)
             try:
                 optimizer = self.factory(params, lr=lr, weight_decay=weight_decay, **options)
             except Exception as error:
@@ -57,8 +58,8 @@ class Subject:
             if any("lr" not in group for group in optimizer.param_groups):
                 raise DecaylabError(f"{self.name} keeps no lr in its parameter groups: nothing can schedule it")
             for group in optimizer.param_groups:
-                # as a torch scheduler does; a plain copy, because schedulers fill a tensor lr in place
-                group.setdefault("initial_lr", float(group["lr"]))
+                # as a torch scheduler does; a number, because a tensor lr is filled in place
+                group["initial_lr"] = float(group["lr"])
             if callable(getattr(optimizer, "train", None)):  # schedule-free methods have a training mode
                 optimizer.train()
         return optimizer
@@ -84,6 +85,8 @@ class Subject:
                 group["lr"] = value
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # one seed for every step: a method that draws random numbers draws the same ones in each copy
+            torch.manual_seed(0)
             try:
                 optimizer.step()
             except Exception as error:
