@@ -8,6 +8,7 @@ from decaylab.conformance import contract_identities as contract
 from decaylab.conformance import decay_identities as decay
 from decaylab.conformance.context import Context
 from decaylab.conformance.finding import Finding
+from decaylab.conformance.golden import golden
 
 IDENTITIES: dict[str, Callable[[Context], Finding]] = {
     "meaning": decay.meaning,
@@ -18,7 +19,7 @@ IDENTITIES: dict[str, Callable[[Context], Finding]] = {
     "memory": decay.memory,
     "group-decay": decay.group_decay,
     "group-lr": decay.group_lr,
-    "golden": decay.golden,
+    "golden": golden,
     "no-gradient": contract.no_gradient,
     "gradient-kept": contract.gradient_kept,
     "second-moment": contract.second_moment,

@@ -45,7 +45,7 @@ class Subject:
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             try:
                 optimizer = self.factory(params, lr=lr, weight_decay=weight_decay, **options)
             except Exception as error:
@@ -86,7 +86,7 @@ class Subject:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # one seed for every step: a method that draws random numbers draws the same ones in each copy
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             try:
                 optimizer.step()
             except Exception as error:
