@@ -89,6 +89,17 @@ def test_mistakes_are_one_clear_line(arguments, message):
     assert "\n" not in str(caught.value)
 
 
+def test_parity_keeps_the_images_and_asks_whether_the_class_is_odd():
+    ten, two = data.vision("digits", 256), data.vision("digits", 256, parity=True)
+    assert torch.equal(ten.train_x, two.train_x)
+    assert torch.equal(ten.train_y % 2, two.train_y)
+    assert torch.equal(ten.test_y % 2, two.test_y)
+    assert two.num_classes == 2
+    noisy = data.vision("digits", 256, 0.25, parity=True)
+    assert int((noisy.train_y != noisy.clean_train_y).sum()) == 64
+    assert set(noisy.train_y.tolist()) == {0, 1}
+
+
 def test_the_normalisation_equals_numpy():
     images = data.vision("digits", 700)
     raw = np.rint(images.train_x.numpy() * images.channel_std[0] + images.channel_mean[0])

@@ -83,6 +83,8 @@ def _curves(records):
         if "resume" in record:
             curves = {k: v for k, v in curves.items() if k[0] <= record["resume"]}
             continue
+        if "checkpoint" in record:
+            continue
         curves |= {(record["step"], key): value for key, value in record.items() if key != "step"}
     return curves
 
@@ -180,6 +182,11 @@ def test_starting_from_a_snapshot(tmp_path):
     begun, _ = _train(averaged, resolve=folders.__getitem__)
     there = next(r["ema0.9/test/loss"] for r in records if r.get("step") == step and "ema0.9/test/loss" in r)
     assert next(r["test/loss"] for r in begun if r.get("step") == 0) == pytest.approx(there, rel=1e-6)
+
+
+def test_snapshots_at_chosen_epochs(tmp_path):
+    _train(replace(VISION, snapshots_at=(1, 3)), folder=tmp_path)
+    assert [checkpoint.snapshot_folder(tmp_path, step).is_dir() for step in (0, 3, 6, 9)] == [False, True, False, True]
 
 
 def test_a_missing_snapshot_says_what_to_do(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,8 @@ def vision(
     label_noise: float = 0.0,
     seed: int = 0,
     root: str | Path | None = None,
+    *,
+    parity: bool = False,
 ) -> VisionSet:
     """Load an image data set.
 
@@ -63,6 +65,7 @@ def vision(
             The number of flipped labels is this share rounded to whole images, so that seeds differ in which labels
             are wrong and not in how many.
         seed: Decides the subset and the flips, each by its own stream.
+        parity: Replace every label by whether its class is odd: two classes.
         root: Folder with the data set's files (CIFAR: official archive, binary files or parquet); None: where
             ``decaylab data get`` puts them.
 
@@ -78,6 +81,8 @@ def vision(
         images = _subset(dataset, read_cifar(dataset, root), train_size, seed)
     else:
         raise unknown("image data set", dataset, _READERS)
+    if parity:
+        images = replace(images, train_y=images.train_y % 2, test_y=images.test_y % 2, num_classes=2)
     noisy = _flip(images.train_y, images.num_classes, label_noise, seed)
     mean, std = _channel_statistics(images.train_x)
     return VisionSet(

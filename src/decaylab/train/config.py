@@ -85,6 +85,7 @@ class VisionData:
         dataset: ``digits`` is embedded; ``cifar10`` and ``cifar100`` are fetched by ``decaylab data get``.
         train_size: Training images to keep; all by default. For digits the rest is the test set.
         label_noise: Share of training labels that are flipped to another class.
+        parity: Ask only whether the class is odd or even: two classes instead of all.
         seed: Which images are kept and which labels flip; independent of the run's seed.
         augment: Random horizontal flips and crops.
     """
@@ -92,6 +93,7 @@ class VisionData:
     dataset: Literal["digits", "cifar10", "cifar100"] = "digits"
     train_size: int | None = None
     label_noise: float = 0.0
+    parity: bool = False
     seed: int = 0
     augment: bool = False
 
@@ -255,6 +257,7 @@ class Run:
         seed: Initialisation, data order and dropout.
         init_from: Start from another run's snapshot.
         snapshots_every: Epochs (vision) or steps (language) between kept snapshots; 0 keeps none.
+        snapshots_at: Further epochs (vision) or steps (language) after which one is kept.
         snapshot_optimizer: Keep the optimizer's state in them.
     """
 
@@ -273,6 +276,7 @@ class Run:
     seed: int = 0
     init_from: InitFrom | None = None
     snapshots_every: int = 0
+    snapshots_at: tuple[int, ...] = ()
     snapshot_optimizer: bool = False
 
 

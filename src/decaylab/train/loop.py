@@ -42,13 +42,14 @@ class Outcome:
         status: ``done``, ``diverged`` (a result too) or ``interrupted`` (goes on from its checkpoint).
         reason: Why, where it is not ``done``.
         steps: Steps done.
-        summary: Last metrics, seconds and speed.
+        summary: Last metrics, seconds and speed, and ``data``: a hash of the training data, because the embedded
+            corpus is another one with another Python.
     """
 
     status: Literal["done", "diverged", "interrupted"]
     reason: str = ""
     steps: int = 0
-    summary: Mapping[str, float] = field(default_factory=dict)
+    summary: Mapping[str, float | str] = field(default_factory=dict)
 
 
 def fit(
@@ -291,8 +292,10 @@ class _Training:
             checkpoint.prune(self.folder)
 
     def _snapshot(self, done: int) -> None:
-        every = self.task.snapshots_every
-        if self.folder is None or not every or done % every:
+        every, unit = self.task.snapshots_every, self.task.steps_per_epoch or 1
+        wanted = bool(every) and done % every == 0
+        wanted = wanted or (done % unit == 0 and done // unit in self.config.snapshots_at)
+        if self.folder is None or not wanted:
             return
         state = self._state(optimizer=self.config.snapshot_optimizer)
         checkpoint.save(checkpoint.snapshot_folder(self.folder, done), self.config, self.model, state)
@@ -337,7 +340,9 @@ class _Training:
             "examples_per_second": speed * self.task.examples_per_step,
             "spikes": float(self.watch.spikes),
         }
-        return Outcome(status=status, reason=reason, steps=done, summary={**self.last, **timing})
+        return Outcome(
+            status=status, reason=reason, steps=done, summary={**self.last, **timing, "data": self.task.fingerprint}
+        )
 
 
 def _floats(metrics: Mapping[str, Tensor | float]) -> dict[str, float]:

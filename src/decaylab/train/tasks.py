@@ -30,6 +30,7 @@ class Task(Protocol):
     evaluate_every: int
     snapshots_every: int
     examples_per_step: int
+    fingerprint: str
 
     def batches(self, step: int) -> list[Batch]:
         """Return the micro-batches of a step, inputs and targets on the device."""
@@ -73,12 +74,17 @@ class VisionTask:
         self._config = config
         source = config.data
         images = data.vision(
-            source.dataset, train_size=source.train_size, label_noise=source.label_noise, seed=source.seed
+            source.dataset,
+            train_size=source.train_size,
+            label_noise=source.label_noise,
+            parity=source.parity,
+            seed=source.seed,
         )
         layout = torch.channels_last if images.train_x.shape[-1] > 1 else torch.contiguous_format
         self._train_x = images.train_x.to(device).contiguous(memory_format=layout)
         self._test_x = images.test_x.to(device).contiguous(memory_format=layout)
         self._train_y, self._test_y = images.train_y.to(device), images.test_y.to(device)
+        self.fingerprint = images.fingerprint
         model = vision_model(config.model, images.num_classes, self._train_x.shape[1])
         self.model: nn.Module = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         self._size = len(self._train_y)
@@ -158,6 +164,7 @@ class LanguageTask:
     def __init__(self, config: LanguageRun, device: torch.device) -> None:
         self._config = config
         stream = data.text(config.data.corpus, config.data.tokenizer)
+        self.fingerprint = str(stream.manifest["train"]["sha256"])[:16]
         context = config.model.context
         self._train = data.sampling.Sequences(stream.train, context, device, limit=config.data.train_tokens)
         self._val = data.sampling.Sequences(stream.val, context, device)
