@@ -23,6 +23,15 @@ _LAZY = {
     "gradient_noise": "decaylab.probes.noise",
     "measure": "decaylab.probes.standalone",
     "evaluation_twin": "decaylab.probes.twin",
+    "Estimate": "decaylab.probes.estimate",
+    "hessian_trace": "decaylab.probes.hessian",
+    "gauss_newton_trace": "decaylab.probes.gauss_newton",
+    "hessian_vector_product": "decaylab.probes.products",
+    "gauss_newton_vector_product": "decaylab.probes.products",
+    "top_eigenvalues": "decaylab.probes.lanczos",
+    "spectral_density": "decaylab.probes.lanczos",
+    "jacobian_frobenius": "decaylab.probes.jacobian",
+    "covariance_similarity": "decaylab.probes.covariance",
 }
 __all__ = list(_LAZY)
 

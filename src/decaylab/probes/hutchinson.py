@@ -15,20 +15,13 @@ from torch import Tensor
 
 from decaylab.probes.estimate import Tally
 from decaylab.probes.objective import Objective
-from decaylab.probes.products import (
-    Matrix,
-    Operator,
-    differentiable_gradient,
-    second_derivative_product,
-)
+from decaylab.probes.products import Matrix, chunk_product
 
 # Products after which the spread is first looked at.
 _PILOT = 16
 
 
-def hutchinson(
-    objective: Objective, matrix: Matrix, rel_error: float, max_matvecs: int, seed: int, known: Tensor | None = None
-) -> Tally:
+def hutchinson(objective: Objective, matrix: Matrix, rel_error: float, max_matvecs: int, seed: int) -> Tally:
     """Estimate a trace tensor by tensor, until the total is accurate enough.
 
     Args:
@@ -37,13 +30,12 @@ def hutchinson(
         rel_error: Standard error wanted, relative to the total.
         max_matvecs: At most so many products with the matrix.
         seed: Of the random signs.
-        known: A part of the total that is known already, shape (P,).
 
     Returns:
         The repetitions, one a product.
     """
     generator = objective.generator(seed)
-    exact = torch.zeros(len(objective.names), dtype=torch.float64) if known is None else known
+    exact = torch.zeros(len(objective.names), dtype=torch.float64)
     samples = _products(objective, matrix, min(_PILOT, max_matvecs), generator)
     while True:
         tally = Tally(exact, (samples,))
@@ -61,17 +53,10 @@ def _products(objective: Objective, matrix: Matrix, count: int, generator: torch
     """Values of v * (A v) summed over each tensor, for ``count`` vectors: shape (count, P)."""
     found = torch.zeros(count, len(objective.names), dtype=torch.float64)
     for batch, points in objective.chunks():
-        if matrix == "gauss_newton":
-            operator = Operator(objective, matrix)
-        else:
-            gradients = differentiable_gradient(objective, batch, matrix == "residual")
+        product = chunk_product(objective, matrix, batch)
         for k in range(count):
             signs = [_signs(p, generator) for p in objective.parameters]
-            if matrix == "gauss_newton":
-                product = operator._first_order(batch, points, signs)
-            else:
-                product = second_derivative_product(objective, gradients, signs)
-            shares = [(v * w).sum() for v, w in zip(signs, objective.unflat(product), strict=True)]
+            shares = [(v * w).sum() for v, w in zip(signs, objective.unflat(product(signs)), strict=True)]
             found[k] += torch.stack(shares).cpu().double() * (points / objective.num_points)
     return found
 

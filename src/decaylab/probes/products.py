@@ -7,18 +7,18 @@ them:
     E = \frac1N \sum_n \sum_c r_{nc} \nabla^2 z_{nc}, \quad
     \Sigma = \frac1N \sum_n (g_n - \bar g)(g_n - \bar g)^\top .
 
-All products are exact and go through the points in chunks; a product with H or E costs about three to four times a
-gradient, one with G or Sigma a forward-mode pass and a gradient. No matrix and no per-sample gradient is formed.
+All products are exact and go through the points in chunks; each costs about three times a gradient. No matrix and no
+gradient of a single point is formed: J v and the products of v with all points' gradients come from a second backward
+pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp
 
 from decaylab.errors import DecaylabError, unknown
 from decaylab.probes.context import LossFunction
@@ -27,6 +27,8 @@ from decaylab.probes.output_rows import curvature_product
 from decaylab.probes.private_copy import plain_kernels
 
 Matrix = Literal["hessian", "gauss_newton", "residual", "covariance"]
+# one tensor a parameter -> their product with a chunk's matrix, flat
+Product: TypeAlias = Callable[[list[Tensor]], Tensor]
 MATRICES: tuple[Matrix, ...] = ("hessian", "gauss_newton", "residual", "covariance")
 
 
@@ -108,9 +110,9 @@ class Operator:
         self.objective = objective
         self.matrix = matrix
         self.num_products = 0
-        self._gradient: Tensor | None = None
-        # With one chunk the graph of the gradient serves all products.
-        self._graph: tuple[Tensor, ...] | None = None
+        self._mean_gradient: Tensor | None = None
+        # With one chunk the graph of the first product serves all.
+        self._product: Product | None = None
 
     def __call__(self, vector: Tensor) -> Tensor:
         """Multiply; ``vector`` and the product are shape (num_parameters,)."""
@@ -118,47 +120,23 @@ class Operator:
         pieces = made.unflat(vector)
         total = torch.zeros_like(vector)
         for batch, count in made.chunks():
-            if self.matrix in ("hessian", "residual"):
-                product = self._second_order(batch, pieces)
-            else:
-                product = self._first_order(batch, count, pieces)
-            total += product * (count / made.num_points)
+            product = self._product or chunk_product(made, self.matrix, batch)
+            if count == made.num_points:
+                self._product = product
+            total += product(pieces) * (count / made.num_points)
         self.num_products += 1
         if self.matrix == "covariance":
-            mean = self._mean_gradient()
-            total -= mean * (mean @ vector)
+            if self._mean_gradient is None:
+                self._mean_gradient = gradient(made)
+            total -= self._mean_gradient * (self._mean_gradient @ vector)
         return total
 
-    def _second_order(self, batch: Any, pieces: list[Tensor]) -> Tensor:
-        gradients = self._graph or differentiable_gradient(self.objective, batch, self.matrix == "residual")
-        if self.objective.num_points <= self.objective.chunk_size:
-            self._graph = gradients
-        return second_derivative_product(self.objective, gradients, pieces)
 
-    def _first_order(self, batch: Any, count: int, pieces: list[Tensor]) -> Tensor:
-        made = self.objective
-        names = [f"model.{name}" for name in made.names]
-        holder = _Network(made)
-
-        def network(*parameters: Tensor) -> Tensor:
-            z: Tensor = functional_call(holder, dict(zip(names, parameters, strict=True)), (batch,))
-            return z
-
-        # the primal output keeps its ordinary graph to the parameters: one forward pass serves both directions
-        z, tangent = jvp(network, made.parameters, tuple(pieces))[:2]
-        leaf = z.detach().requires_grad_()
-        if self.matrix == "gauss_newton":
-            row = curvature_product(made.loss_at(leaf, batch), leaf, tangent.detach())
-        else:
-            (slope,) = torch.autograd.grad(made.loss_at(leaf, batch) * count, leaf)
-            along = (slope * tangent.detach()).flatten(1).sum(1) if slope.ndim > 1 else slope * tangent.detach()
-            row = slope * along.view(-1, *[1] * (slope.ndim - 1)) / count
-        return _join(made, torch.autograd.grad(z, made.parameters, row, allow_unused=True))
-
-    def _mean_gradient(self) -> Tensor:
-        if self._gradient is None:
-            self._gradient = gradient(self.objective)
-        return self._gradient
+def chunk_product(objective: Objective, matrix: Matrix, batch: Any) -> Product:
+    """Build the graph of a batch once and return its products, for the second moment of gradients, not centred."""
+    if matrix in ("hessian", "residual"):
+        return _second_order(objective, batch, matrix == "residual")
+    return _first_order(objective, batch, matrix == "gauss_newton")
 
 
 def gradient(objective: Objective) -> Tensor:
@@ -170,40 +148,53 @@ def gradient(objective: Objective) -> Tensor:
     return total
 
 
-def differentiable_gradient(objective: Objective, batch: Any, residual: bool = False) -> tuple[Tensor, ...]:
-    """Return the gradient of a batch's loss with its graph.
-
-    Args:
-        objective: What is differentiated.
-        batch: Some points.
-        residual: Hold the loss's slope at the outputs fixed, so that differentiating again gives E instead of H.
-    """
+def _second_order(made: Objective, batch: Any, residual: bool) -> Product:
+    """Differentiate the gradient once more. For E the loss's slope at the outputs is held fixed meanwhile."""
     if residual:
-        z = objective.outputs(batch)
-        leaf = z.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(objective.loss_at(leaf, batch), leaf)
-        value = (z * slope).sum()
+        z = made.outputs(batch)
+        value = (z * _slope(made, z, batch)).sum()
     else:
-        value = objective.loss(batch)
-    return tuple(
-        torch.zeros_like(p) if g is None else g
-        for p, g in zip(
-            objective.parameters,
-            torch.autograd.grad(value, objective.parameters, create_graph=True, allow_unused=True),
-            strict=True,
+        value = made.loss(batch)
+    gradients = torch.autograd.grad(value, made.parameters, create_graph=True, allow_unused=True)
+
+    def product(pieces: list[Tensor]) -> Tensor:
+        some = [(g, v) for g, v in zip(gradients, pieces, strict=True) if g is not None and g.requires_grad]
+        if not some:  # a loss that is linear in the parameters
+            return torch.zeros(made.num_parameters, device=made.device, dtype=made.dtype)
+        parts = torch.autograd.grad(
+            [g for g, _ in some], made.parameters, [v for _, v in some], retain_graph=True, allow_unused=True
         )
-    )
+        return _join(made, parts)
+
+    return product
 
 
-def second_derivative_product(objective: Objective, gradients: tuple[Tensor, ...], pieces: list[Tensor]) -> Tensor:
-    """Differentiate a gradient along a vector; the graph is kept."""
-    some = [(g, v) for g, v in zip(gradients, pieces, strict=True) if g.requires_grad]
-    if not some:
-        return torch.zeros(objective.num_parameters, device=objective.device, dtype=objective.dtype)
-    parts = torch.autograd.grad(
-        [g for g, _ in some], objective.parameters, [v for _, v in some], retain_graph=True, allow_unused=True
-    )
-    return _join(objective, parts)
+def _first_order(made: Objective, batch: Any, gauss_newton: bool) -> Product:
+    """Go to the outputs and back: J^T S J v, or the sum of g_n (g_n v) with g_n = J_n^T r_n."""
+    z = made.outputs(batch)
+    # J^T w is linear in w, and its derivative by w along v is J v: forward mode by two backward passes
+    cotangent = torch.zeros_like(z, requires_grad=True)
+    transposed = torch.autograd.grad(z, made.parameters, cotangent, create_graph=True, allow_unused=True)
+    slope = None if gauss_newton else _slope(made, z, batch) * len(z)
+
+    def product(pieces: list[Tensor]) -> Tensor:
+        some = [(g, v) for g, v in zip(transposed, pieces, strict=True) if g is not None]
+        (tangent,) = torch.autograd.grad([g for g, _ in some], cotangent, [v for _, v in some], retain_graph=True)
+        if slope is None:
+            leaf = z.detach().requires_grad_()
+            row = curvature_product(made.loss_at(leaf, batch), leaf, tangent)
+        else:
+            along = (slope * tangent).reshape(len(z), -1).sum(1) / len(z)
+            row = slope * along.view(-1, *[1] * (z.ndim - 1))
+        return _join(made, torch.autograd.grad(z, made.parameters, row, retain_graph=True, allow_unused=True))
+
+    return product
+
+
+def _slope(made: Objective, z: Tensor, batch: Any) -> Tensor:
+    leaf = z.detach().requires_grad_()
+    slope: Tensor = torch.autograd.grad(made.loss_at(leaf, batch), leaf)[0]
+    return slope
 
 
 def _join(objective: Objective, parts: Iterable[Tensor | None]) -> Tensor:
@@ -213,15 +204,3 @@ def _join(objective: Objective, parts: Iterable[Tensor | None]) -> Tensor:
             for p, part in zip(objective.parameters, parts, strict=True)
         ]
     )
-
-
-class _Network(nn.Module):
-    """The outputs of an objective as a module, so that functional_call can replace parameters."""
-
-    def __init__(self, objective: Objective) -> None:
-        super().__init__()
-        self.model = objective.model
-        self._objective = objective
-
-    def forward(self, batch: Any) -> Tensor:
-        return self._objective.outputs(batch)

@@ -149,7 +149,7 @@ class OutputRows:
         if self._kind == "identity":
             return torch.ones(count, 1, dtype=torch.float64)
         p = z.softmax(-1)
-        return (1 - p.square().sum(-1)).flatten(1).mean(1, keepdim=True).double().cpu()
+        return (1 - p.square().sum(-1)).reshape(count, -1).mean(1, keepdim=True).double().cpu()
 
     def exact(self) -> Tensor:
         """Return the sum over all rows."""

@@ -61,6 +61,21 @@ _ROWS = (
     _row("microbatch_noise", "microbatch:MicrobatchNoise", "gradients microbatches",
          "gradient variance, noise scale and signal-to-noise from the micro-batches of a step",
          "two passes over the gradients for each micro-batch of the recorded step"),
+    _row("hessian_trace", "hessian:HessianTrace", "loss",
+         "trace of the Hessian with its standard error, by role and in total",
+         "exact for ReLU networks: as many backward passes as classes; else until accurate enough"),
+    _row("gauss_newton_trace", "gauss_newton:GaussNewtonTrace", "loss",
+         "trace of the Gauss-Newton matrix with its standard error, by role and in total",
+         "at most as many backward passes as classes"),
+    _row("top_eigenvalues", "lanczos:TopEigenvalues", "loss",
+         "largest eigenvalue of the Hessian, by Lanczos",
+         "ten to a hundred products with the Hessian, each three gradients"),
+    _row("jacobian", "jacobian:Jacobian", "loss",
+         "Frobenius norm of the outputs' Jacobian with its standard error, by role and in total",
+         "at most as many backward passes as classes"),
+    _row("covariance", "covariance:Covariance", "loss",
+         "cosines of products with the gradient noise covariance and with the Hessian and its two parts",
+         "twenty products with each of four matrices, together some 240 gradients"),
 )  # fmt: skip
 
 PROBES: dict[str, ProbeRow] = {row.name: row for row in _ROWS}
