@@ -1,13 +1,13 @@
 """Tokens a second of a GPT on the CPU, against the paper authors' training script on the same machine.
 
 The model has 4 layers of width 192, 6 heads, context 256, a vocabulary of 256 bytes; batch 16. Both sides read the same
-bytes, take the same number of steps with AdamW and clip; steps are timed after the first quarter, which has the warm-up
-and, where there is one, the compilation. Measurements are interleaved, each in a process of its own with torch's default
-threads; medians are compared.
+bytes and take the same number of steps with AdamW and clip; steps are timed after the first quarter, which has the
+warm-up and, where there is one, the compilation. Measurements are interleaved, each in a process of its own with
+torch's default threads; medians are compared.
 
 The script is not part of this project: give the folder ``large_language_models`` of the repository
-``tml-epfl/why-weight-decay`` as ``--peer``. On the CPU it computes in float32 whatever ``dtype`` says; it is timed eager
-and compiled, and the faster of the two counts. Without ``--peer`` only our own speeds are printed.
+``tml-epfl/why-weight-decay`` as ``--peer``. On the CPU it computes in float32 whatever ``dtype`` says; it is timed
+eager and compiled, and the faster of the two counts. Without ``--peer`` only our own speeds are printed.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Outcome(Protocol):
         """Steps done."""
 
     @property
-    def summary(self) -> Mapping[str, float]:
+    def summary(self) -> Mapping[str, float | str]:
         """Final values."""
 
 
