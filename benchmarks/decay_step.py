@@ -1,8 +1,8 @@
 """What does a decay rule cost? Step time of fused AdamW with a rule over torch's AdamW(weight_decay), at GPT-2 sizes.
 
 Every parameter of GPT-2 small (148 tensors, 124M weights) decays. Steps with and without the rule take turns on the
-same weights and gradients, and the ratio is the median over pairs of neighbours. On CPU with one thread the clock is that of
-the process, which other programs on the machine disturb less. The last line is the ratio of `Decoupled`.
+same weights and gradients, and the ratio is the median over pairs of neighbours. On CPU with one thread the clock is
+that of the process, which other programs on the machine disturb less. The last line is the ratio of `Decoupled`.
 """
 
 from __future__ import annotations
@@ -86,8 +86,9 @@ def main() -> None:
         with atomic_path(args.out) as path, path.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerows([("rule", "ratio", "step_ms", "torch_ms"), *rows])
-    shown = next((row[1] for row in rows if row[0] == "decoupled"), rows[0][1])
-    print(f"decay_step: Decoupled on fused AdamW / torch AdamW(weight_decay) = {shown} (target {TARGET:.2f})")
+    for row in rows:
+        if row[0] == "decoupled":
+            print(f"decay_step: Decoupled on fused AdamW / torch AdamW(weight_decay) = {row[1]} (target {TARGET:.2f})")
 
 
 if __name__ == "__main__":

@@ -161,6 +161,8 @@ class Handle:
         self.rule.check(self._optimizer, self._part(index, group))
 
     def _refuse_own_decay(self, index: int, group: dict[str, Any]) -> None:
+        if any(loan.group is group for handle in self._others for loan in handle._loans):
+            return  # what it reads now is another rule's
         own = group.get("weight_decay", 0)
         if not isinstance(own, Tensor) and own != 0:
             raise DecaylabError(

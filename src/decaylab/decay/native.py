@@ -27,16 +27,19 @@ class Loan:
 
     The kernel then does ``coupled``: g + lambda p, before momentum or moments; or ``decoupled``: p (1 - lr lambda),
     beside the update.
+
+    Attributes:
+        group: The group.
     """
 
     def __init__(self, group: dict[str, Any], changes: dict[str, Any]) -> None:
-        self._group = group
+        self.group = group
         self._before = {key: group[key] for key in changes}
         group.update(changes)
 
     def give_back(self) -> None:
         """Put the group's settings back."""
-        self._group.update(self._before)
+        self.group.update(self._before)
 
 
 def lend(optimizer: Optimizer, group: dict[str, Any], convention: Convention, weight_decay: float) -> Loan | None:
