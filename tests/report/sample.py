@@ -2,6 +2,8 @@
 
 import numpy as np
 import pandas as pd
+from tests.experiments import synthetic
+from tests.experiments.synthetic import Row
 
 from decaylab.experiments import checks
 from decaylab.experiments.grid import grid
@@ -10,10 +12,9 @@ from decaylab.experiments.results import Results
 from decaylab.experiments.series import curves, finals
 from decaylab.experiments.spec import Chart, Claim, Experiment
 from decaylab.train.config import LanguageRun, VisionRun
-from tests.experiments import synthetic
-from tests.experiments.synthetic import Row
 
 WITH, WITHOUT = {"lr": "large", "wd": "with"}, {"lr": "large", "wd": "none"}
+SMALL, SMALL_WITHOUT = {"lr": "small", "wd": "with"}, {"lr": "small", "wd": "none"}
 ERROR = final("test/error", name="test error")
 
 VISION = Experiment(
@@ -82,20 +83,18 @@ VISION = Experiment(
             sentence="A large learning rate with weight decay ends with the lowest test error of the four, by far.",
             check=checks.all_of(
                 checks.lower(ERROR, this=WITH, than=WITHOUT),
-                checks.lower(ERROR, this=WITH, than={"lr": "small", "wd": "none"}, by=20),
+                checks.lower(ERROR, this=WITH, than=SMALL_WITHOUT, by=20),
             ),
         ),
         Claim(
             id="same",
             sentence="With a small learning rate, decay changes the final error by less than half a point.",
-            check=checks.equal(ERROR, this={"lr": "small", "wd": "with"}, that={"lr": "small", "wd": "none"}, margin=0.5),
+            check=checks.equal(ERROR, this=SMALL, that=SMALL_WITHOUT, margin=0.5),
         ),
         Claim(
             id="gap",
             sentence="With a small learning rate, decay makes the error fall more in the second half.",
-            check=checks.lower(
-                ERROR - at("test/error", 0.5), this={"lr": "small", "wd": "with"}, than={"lr": "small", "wd": "none"}
-            ),
+            check=checks.lower(ERROR - at("test/error", 0.5), this=SMALL, than=SMALL_WITHOUT),
         ),
     ),
     recipe={"mini": "Made up from a formula, to see how a report looks."},

@@ -15,7 +15,7 @@ from decaylab.errors import DecaylabError, unknown
 
 # name -> (module:function, one line for the overview)
 COMMANDS: dict[str, tuple[str, str]] = {
-    "list": ("decaylab.cli.list:list_experiments", "every experiment, and how many of its runs are finished"),
+    "list": ("decaylab.cli.catalogue:catalogue", "every experiment, and how many of its runs are finished"),
     "show": ("decaylab.cli.show:show", "one experiment: its claims, its recipe and every setting of its runs"),
     "reproduce": ("decaylab.cli.reproduce:reproduce", "train what is missing of an experiment and write its page"),
     "report": ("decaylab.cli.report:report", "draw the page again from the store alone"),

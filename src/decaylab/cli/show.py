@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated, Literal
 
 import tyro
@@ -11,6 +12,8 @@ from decaylab import experiments
 from decaylab.experiments.settings import shared, varying
 from decaylab.experiments.spec import Experiment, RunSpec
 from decaylab.train.config import to_dict
+
+_COLUMNS = 7  # settings that a terminal has room for side by side
 
 
 def show(
@@ -59,7 +62,8 @@ def _print(experiment: Experiment, budget: str, specs: tuple[RunSpec, ...]) -> N
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    # In a pipe there is no width to fit: no line is folded.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 400)
 
     def indented(text: str) -> None:
         console.print(Padding(Text(text), (0, 0, 0, 2)))
@@ -69,9 +73,6 @@ def _print(experiment: Experiment, budget: str, specs: tuple[RunSpec, ...]) -> N
         for title in titles:
             made.add_column(title, overflow="fold")
         return made
-
-    def put(made: Table) -> None:
-        console.print(made, soft_wrap=not console.is_terminal, width=None if console.is_terminal else 400)
 
     console.print(Text(f"{experiment.id} · {experiment.paper} · {budget} budget", style="dim"))
     console.print(Text(experiment.title, style="bold"))
@@ -85,16 +86,21 @@ def _print(experiment: Experiment, budget: str, specs: tuple[RunSpec, ...]) -> N
     seeds = sorted({spec.labels["seed"] for spec in specs}, key=str)
     console.print(Text(f"\n{len(specs)} runs, seeds {', '.join(map(str, seeds))}", style="bold"))
     names, rows = varying(specs)
-    if names:
-        short = [name.rsplit(".", 1)[-1] for name in names]
-        made = table(*(name if short.count(last) > 1 else last for name, last in zip(names, short, strict=True)))
+    short = [name.rsplit(".", 1)[-1] for name in names]
+    titles = [name if short.count(last) > 1 else last for name, last in zip(names, short, strict=True)]
+    if names and len(names) <= _COLUMNS:
+        made = table(*titles)
         for row in rows:
             made.add_row(*row)
-        put(made)
+        console.print(made)
+    else:
+        for row in rows:
+            indented(", ".join(f"{title} {value}" for title, value in zip(titles, row, strict=True)))
+        console.print()
     console.print(Text("the same in all runs, where it is not the default", style="bold"))
     made = table("", "")
     for path, value, changed in shared(specs):
         if changed:
             made.add_row(path, value)
-    put(made)
+    console.print(made)
     print(f"`decaylab show {experiment.id} --budget {budget} --json` has every setting of every run.")

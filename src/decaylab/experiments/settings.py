@@ -8,7 +8,6 @@ from typing import Any
 from decaylab.experiments.spec import RunSpec
 from decaylab.train.config import to_dict
 
-
 # What differs from seed to seed: the seed, and the run that a copy starts from.
 _PER_SEED = ("seed", "init_from.run")
 

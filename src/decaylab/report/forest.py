@@ -17,14 +17,14 @@ def picture(comparison: Comparison) -> Markup:
     """Draw the interval as an inline SVG in the page's own colours.
 
     The claimed region is shaded; a dot is the estimate, the bar its interval, small ticks the seeds. Infinite ends run
-    off the picture with an arrow. Without any finite number there is nothing to draw and the answer is empty.
+    off the picture with an arrow. Without any number there is nothing to draw and the answer is empty.
     """
     claimed = [end for end in comparison.claimed if math.isfinite(end)]
-    numbers = [comparison.estimate, comparison.low, comparison.high, *comparison.values]
-    finite = [v for v in numbers if math.isfinite(v)]
-    if not finite:
+    if math.isnan(comparison.estimate):
         return Markup("")
-    start, end = min([*finite, *claimed]), max([*finite, *claimed])
+    numbers = [comparison.estimate, comparison.low, comparison.high, *comparison.values, *claimed]
+    finite = [v for v in numbers if math.isfinite(v)] or [0.0]
+    start, end = min(finite), max(finite)
     margin = 0.12 * (end - start) or abs(start) or 1.0
     start, end = start - margin, end + margin
 

@@ -1,8 +1,12 @@
-"""``decaylab list``: every experiment, and how many of its runs the store has finished."""
+"""``decaylab list``: every experiment, and how many of its runs the store has finished.
+
+Not called list.py, because a submodule of that name would hide the builtin in its package.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated, Any
 
 import tyro
@@ -12,7 +16,7 @@ from decaylab.experiments.spec import BUDGETS, Experiment
 from decaylab.files import data_home
 
 
-def list_experiments(
+def catalogue(
     store: str | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
@@ -42,9 +46,8 @@ def list_experiments(
     for e in found:
         cells = [_cell(counts.get((e.id, budget))) for budget in BUDGETS]
         table.add_row(e.id, e.paper, e.title, *cells)
-    console = Console(highlight=False)
     # In a pipe there is no width to fit: no line is folded, so that grep and awk see one experiment a line.
-    console.print(table, soft_wrap=not console.is_terminal, width=None if console.is_terminal else 400)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 400).print(table)
     print(
         "Finished runs of all runs, by budget. `decaylab show ID` has the details, `decaylab reproduce ID` runs them."
     )

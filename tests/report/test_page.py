@@ -1,0 +1,81 @@
+import csv
+import json
+import re
+
+import pytest
+from tests.report.sample import LANGUAGE, VISION, items, language_results
+
+from decaylab import report
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return report.build(items(unfinished=True), tmp_path_factory.mktemp("report"))
+
+
+def test_everything_lies_beside_the_page(built):
+    names = sorted(p.relative_to(built.parent).as_posix() for p in built.parent.rglob("*") if p.is_file())
+    charts = ["vision-by-rate", "vision-error", "vision-final", "vision-loss", "language-loss"]
+    expected = [f"charts/{c}.{kind}" for c in charts for kind in ("svg", "csv")] + ["charts/language-nothing.csv"]
+    assert names == sorted([*expected, "index.html", "verdicts.csv", "verdicts.json"])
+
+
+def test_the_page_names_no_network_address_of_its_own(built):
+    page = built.read_text()
+    own = re.sub(r"<script>\(\(\) => \{.*?\}\)\(\);</script>", "", page, count=1, flags=re.DOTALL)
+    assert len(own) < 0.5 * len(page)  # the chart library is gone
+    assert not re.findall(r"(?:src|href)=\"(?!#|charts/|verdicts|data:)[^\"]*", own)
+    assert "http" not in own.replace("http-equiv", "")
+    assert "default-src 'none'" in own
+
+
+def test_the_page_says_what_a_reader_needs(built):
+    page = built.read_text()
+    for text in (
+        VISION.question,
+        "decaylab reproduce vision --budget mini",
+        "✓ holds",
+        "✗ fails",
+        "? undecided",
+        "not testable at this budget",
+        "6 of 9 runs have ended",
+        "1 of 9 runs diverged",
+        "2.13.0",
+        "This asks for &lt;more&gt; than this budget has.",
+        "Made up from a formula &amp; &lt;not&gt; a run.",
+        "Nothing was recorded yet.",
+        "decay.weight_decay",
+        "loss is nan",
+    ):
+        assert text in page, text
+
+
+def test_verdicts_as_data(built):
+    rulings = {r["claim"]: r for r in json.loads((built.parent / "verdicts.json").read_text())}
+    assert rulings["lower"]["verdict"] == "holds"
+    assert rulings["lower"]["comparisons"][0]["claimed"] == ["-inf", 0.0]
+    assert rulings["lowest"]["verdict"] == "fails"
+    assert rulings["never"]["verdict"] == "not testable at this budget"
+    with (built.parent / "verdicts.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [r["verdict"] for r in rows if r["claim"] == "lowest"] == ["fails", "fails"]
+    assert rows[0]["seeds"] == "0 1 2 3"
+    assert next(r for r in rows if r["claim"] == "never")["note"]
+
+
+def test_the_table_beside_a_chart_has_all_points(built):
+    with (built.parent / "charts" / "language-loss.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["wd", "step", "value", "low", "high", "seeds", "ended_early"]
+    assert sum(r["wd"] == "0.1" for r in rows) == 1900  # steps 201 to 3999, every other one: 95 % of the run
+    assert sum(int(r["ended_early"]) for r in rows) == 1
+
+
+def test_more_seeds_are_part_of_the_command(tmp_path):
+    results = language_results()
+    one = [spec for spec in results.specs if spec.labels["seed"] == 0]
+    from decaylab.experiments.results import Results
+
+    few = Results(one, {}, results._fetch, budget="mini")
+    page = report.build([(LANGUAGE, few)], tmp_path)
+    assert "decaylab reproduce language --budget mini --seeds 1" in page.read_text()
