@@ -59,8 +59,15 @@ def tensor_norms(tensors: Sequence[Tensor], order: float = 2.0) -> Tensor:
     low = any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors)
     found = torch._foreach_norm(list(tensors), order, dtype=torch.float32 if low else None)
     norms = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in found]  # DTensor: a partial sum until here
-    device = norms[0].device
-    return torch.stack([n.to(device=device, dtype=accurate(device)) for n in norms])
+    return stack_scalars(norms)
+
+
+def stack_scalars(scalars: Sequence[Tensor]) -> Tensor:
+    """Stack 0-d tensors into a vector in the widest float type, on the device of the first; no device sync."""
+    device = scalars[0].device
+    if len({(x.device, x.dtype) for x in scalars}) > 1:
+        scalars = [x.to(device=device, dtype=accurate(device)) for x in scalars]
+    return torch.stack(list(scalars)).to(accurate(device))
 
 
 def accurate(device: torch.device) -> torch.dtype:
@@ -152,42 +159,39 @@ class Context:
         at = torch.tensor([i for i, name in enumerate(self.names) if name in tensors], device=self.device)
         return torch.zeros(len(self.names), dtype=norms.dtype, device=self.device).index_copy(0, at, norms)
 
-    @cached_property
-    def everything(self) -> Mapping[str, Tensor]:
-        """Role to positions of its parameters, and ``""`` to those of all."""
-        return self.positions([True] * len(self.names)) or {}
-
-    def positions(self, chosen: Sequence[bool]) -> Mapping[str, Tensor] | None:
-        """Role to positions of its chosen parameters, and ``""`` to those of all; None if none is chosen."""
-        places: dict[str, list[int]] = {}
-        for i, name in enumerate(self.names):
-            if chosen[i]:
-                places.setdefault("", []).append(i)
-                places.setdefault(self.roles[name], []).append(i)
-        return {role: torch.tensor(at, device=self.device) for role, at in places.items()} or None
-
-    def split(
-        self,
-        key: str,
-        vector: Tensor,
-        reduce: Callable[[Tensor], Tensor],
-        places: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        """Reduce a vector over parameters in total and by role.
+    def sums(self, columns: Tensor, chosen: Sequence[bool] | None = None) -> RoleSums:
+        """Add up rows of a table over parameters, for all parameters and for each role.
 
         Args:
-            key: Key of the total; a role's key is ``key/role``.
-            vector: Shape (P,) or (P, K).
-            reduce: Maps the rows of some parameters to one value.
-            places: Which parameters, from `positions`; all by default.
+            columns: Shape (P, K).
+            chosen: Which parameters; all by default. Roles without a chosen parameter are left out.
 
         Returns:
-            ``{key: ..., key/role: ...}``.
+            The sums.
         """
-        places = self.everything if places is None else places
-        return {f"{key}/{role}".rstrip("/"): reduce(vector[at]) for role, at in places.items()}
+        kept = [chosen is None or chosen[i] for i in range(len(self.names))]
+        present = dict.fromkeys(self.roles[name] for name, keep in zip(self.names, kept, strict=True) if keep)
+        place = {role: i for i, role in enumerate(present)}
+        at = [place[self.roles[name]] if keep else len(place) for name, keep in zip(self.names, kept, strict=True)]
+        sums = torch.zeros(len(place) + 1, columns.shape[1], dtype=columns.dtype, device=columns.device)
+        # Not a product with zeros and ones: a NaN in one role would be in all.
+        sums = sums.index_add_(0, torch.tensor(at, device=columns.device), columns)[: len(place)]
+        return RoleSums(("", *place), torch.cat([sums.sum(dim=0, keepdim=True), sums]))
 
 
-def root_sum_square(norms: Tensor) -> Tensor:
-    """Norm of the concatenation of tensors whose norms are given."""
-    return norms.square().sum().sqrt()
+@dataclass(frozen=True, eq=False)
+class RoleSums:
+    """Sums over all parameters (label ``""``) and over those of each role.
+
+    Attributes:
+        labels: One a row.
+        values: Shape (rows, K).
+    """
+
+    labels: tuple[str, ...]
+    values: Tensor
+
+    def named(self, key: str, values: Tensor) -> dict[str, Tensor]:
+        """Name one value a row: ``key`` for all parameters, ``key/role`` for a role."""
+        keys = (f"{key}/{label}" if label else key for label in self.labels)
+        return dict(zip(keys, values.unbind(), strict=True))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -45,9 +46,15 @@ class Decay:
     covers: Callable[[Tensor], bool] | None = None
 
 
-def families(optimizer: Optimizer) -> set[str]:
+@lru_cache
+def _names(kind: type) -> frozenset[str]:
+    return frozenset(cls.__name__ for cls in kind.__mro__)
+
+
+def families(optimizer: Optimizer) -> frozenset[str]:
     """Return the names of an optimizer's class and of those that it derives from."""
-    return {cls.__name__ for cls in type(optimizer).__mro__}
+    kind: Any = type(optimizer)
+    return _names(kind)
 
 
 def decays_of(optimizer: Optimizer, index: int) -> Iterator[Decay]:
@@ -107,7 +114,7 @@ def _coupled_shrink(optimizer: Optimizer, group: Mapping[str, Any], coefficient:
     return rate
 
 
-def _is_decoupled(names: set[str], group: Mapping[str, Any]) -> bool:
+def _is_decoupled(names: frozenset[str], group: Mapping[str, Any]) -> bool:
     flag = group.get("decoupled_weight_decay")
     if flag is not None:
         return bool(flag)

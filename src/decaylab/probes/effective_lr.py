@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decaylab.probes.context import Context, Measurement, tensor_norms
+from decaylab.probes.context import Context, Measurement, stack_scalars, tensor_norms
 
 
 @dataclass(frozen=True)
@@ -39,22 +39,16 @@ class EffectiveLearningRate:
         rates = context.rates
         if rates is None:
             return {}
-        norms = context.weight_norms
-        moved = rates.lr != 0
+        squares = context.weight_norms.square() * (rates.lr != 0)
         directional = rates.lr / (1 - rates.decay.nan_to_num(0.0) - rates.lr * rates.coupled)
-        columns = torch.stack([norms * moved, rates.lr, directional], dim=1)
-        out: Measurement = {}
-        out |= context.split("effective_lr", columns, lambda rows: _over_norm(rows[:, 0], rows[:, 2], 1))
-        out |= context.split("effective_lr/adaptive", columns, lambda rows: _over_norm(rows[:, 0], rows[:, 1], 1))
-        out |= context.split("effective_lr/plain", columns, lambda rows: _over_norm(rows[:, 0], rows[:, 1], 2))
-        return out
-
-
-def _over_norm(norms: Tensor, rates: Tensor, power: int) -> Tensor:
-    squares = norms.square()
-    total = squares.sum()
-    weighted = ((rates.square() * squares).sum() / total).sqrt()  # the rate itself where all agree
-    return weighted / total.sqrt() ** power
+        sums = context.sums(torch.stack([squares, squares * rates.lr.square(), squares * directional.square()], dim=1))
+        total, weighted, directed = sums.values.unbind(dim=1)
+        return {
+            **sums.named("effective_lr", directed.sqrt() / total),
+            **sums.named("effective_lr/adaptive", weighted.sqrt() / total),
+            # the rate itself where all agree, over the squared norm
+            **sums.named("effective_lr/plain", (weighted / total).sqrt() / total),
+        }
 
 
 @dataclass(frozen=True)
@@ -98,14 +92,14 @@ class AdamRate:
         norms = tensor_norms([m.sqrt() for m in moments]).to(context.device)
         beta2, eps, sizes = torch.tensor(constants, dtype=norms.dtype).to(context.device).unbind(1)
         at = torch.tensor(places, device=context.device)
-        age = torch.stack([torch.as_tensor(s).to(context.device, norms.dtype) for s in steps])
+        age = stack_scalars([torch.as_tensor(s) for s in steps]).to(context.device, norms.dtype)
         correction, lr = 1 - beta2**age, context.rates.lr[at]
-        rows = torch.stack([norms.square() / correction, sizes, lr, eps], dim=1)
-        table = torch.full((len(context.names), 4), float("nan"), dtype=norms.dtype, device=context.device)
-        table[at] = rows
-        out: Measurement = dict(context.split("adam_rate", table, _root_mean_square_rate))
-        out |= self._quantiles(moments, correction, lr, eps)
-        return out
+        rows = torch.stack([norms.square() / correction, sizes, lr * sizes, eps * sizes], dim=1)
+        table = torch.zeros(len(context.names), 4, dtype=norms.dtype, device=context.device).index_copy(0, at, rows)
+        sums = context.sums(table, [i in set(places) for i in range(len(context.names))])
+        squares, count, rates, offsets = sums.values.unbind(dim=1)
+        found = rates / count / ((squares / count).sqrt() + offsets / count)
+        return {**sums.named("adam_rate", found), **self._quantiles(moments, correction, lr, eps)}
 
     def _quantiles(self, moments: list[Tensor], correction: Tensor, lr: Tensor, eps: Tensor) -> dict[str, Tensor]:
         stride = max(1, -(-sum(m.numel() for m in moments) // self.sample))
@@ -116,10 +110,3 @@ class AdamRate:
         rates = torch.cat(samples).sort().values
         last = len(rates) - 1
         return {f"adam_rate/p{p}": rates[round(last * p / 100)] for p in (10, 50, 90)}
-
-
-def _root_mean_square_rate(rows: Tensor) -> Tensor:
-    squares, sizes, lr, eps = rows.nan_to_num(0.0).unbind(1)
-    count = sizes.sum()
-    mean = (squares.sum() / count).sqrt()
-    return (lr * sizes).sum() / count / (mean + (eps * sizes).sum() / count)

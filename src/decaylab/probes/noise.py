@@ -150,9 +150,10 @@ class PerExampleNoise:
 
         variance, second, mean = (v.sum() for v in (found.variances, found.second_moments, found.mean_squares))
         signal = mean - variance / n
+        sums = context.sums(torch.stack([ordered(found.variances), ordered(found.second_moments)], dim=1))
         return {
-            **context.split("noise/variance", ordered(found.variances), torch.sum),
-            **context.split("noise/second_moment", ordered(found.second_moments), torch.sum),
+            **sums.named("noise/variance", sums.values[:, 0]),
+            **sums.named("noise/second_moment", sums.values[:, 1]),
             "noise/loss": found.loss,
             "noise/second_moment_per_loss": second / found.loss,
             "noise/signal": signal,

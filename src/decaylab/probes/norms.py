@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from decaylab.probes.context import Context, Measurement, root_sum_square
+from decaylab.probes.context import Context, Measurement
 
 
 @dataclass(frozen=True)
@@ -39,4 +39,5 @@ class Norms:
 
 def _of(what: str, context: Context, tensors: Mapping[str, Tensor], norms: Tensor) -> dict[str, Tensor]:
     largest = context.over_names(tensors, float("inf"))
-    return context.split(f"{what}/norm", norms, root_sum_square) | {f"{what}/max": largest.max()}
+    sums = context.sums(norms.square()[:, None])
+    return sums.named(f"{what}/norm", sums.values[:, 0].sqrt()) | {f"{what}/max": largest.max()}

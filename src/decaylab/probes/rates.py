@@ -83,7 +83,7 @@ def read_rates(optimizer: Optimizer) -> list[GroupRates]:
     ]
 
 
-def _rotation_ratio(names: set[str], group: Mapping[str, Any]) -> float:
+def _rotation_ratio(names: frozenset[str], group: Mapping[str, Any]) -> float:
     if names & _LION:
         b1, b2 = group["betas"]
         return float(math.pi / 2 * ((1 - b1) ** 2 + b1**2 * (1 - b2) / (1 + b2)))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from decaylab.errors import DecaylabError
-from decaylab.probes.context import Context, LossFunction, Measurement, Probe, accurate
+from decaylab.probes.context import Context, LossFunction, Measurement, Probe, accurate, stack_scalars
 from decaylab.probes.decays import Scalar
 from decaylab.probes.microbatch import MicrobatchHooks
 from decaylab.probes.rates import GroupRates, inner_optimizer, read_rates, spread
@@ -50,9 +50,7 @@ def to_floats(measured: Mapping[str, Tensor | float]) -> dict[str, float]:
     tensors = {key: value.detach() for key, value in measured.items() if isinstance(value, Tensor)}
     numbers: list[float] = []
     if tensors:
-        device = next(iter(tensors.values())).device
-        wide = accurate(device)
-        numbers = torch.stack([t.to(device=device, dtype=wide) for t in tensors.values()]).tolist()
+        numbers = stack_scalars(list(tensors.values())).tolist()
     read = dict(zip(tensors, numbers, strict=True))
     return {key: read[key] if key in read else float(value) for key, value in measured.items()}
 
@@ -123,7 +121,6 @@ class ProbeRunner:
         """Whether ``step`` is recorded."""
         return bool(self._parameters) and step % self.every == 0
 
-    @torch.no_grad()
     def before_step(self, step: int) -> None:
         """Call right before the optimizer steps.
 
@@ -138,7 +135,6 @@ class ProbeRunner:
         if self.due(step) and "previous" in self._needs:
             self._previous = {name: p.detach().clone() for name, p in self._parameters.items()}
 
-    @torch.no_grad()
     def after_step(self, step: int) -> dict[str, float] | None:
         """Call right after the optimizer stepped, while the gradients are still there.
 
@@ -156,11 +152,7 @@ class ProbeRunner:
         self._count()
         measured = None
         if self.due(step):
-            context = self._context(step)
-            values: Measurement = {}
-            for probe in self.probes:
-                values |= probe.measure(context)
-            measured = to_floats(values)
+            measured = self._measure(step)
             self._previous = None
         if self._microbatches is not None:
             self._microbatches.disarm()
@@ -196,6 +188,14 @@ class ProbeRunner:
             if isinstance(stopped, Tensor):
                 shrink = shrink * (1.0 - stopped.detach().reshape(()).to(torch.float64))
             self._passed[decay.key] = self._passed.get(decay.key, 0.0) + shrink
+
+    @torch.no_grad()
+    def _measure(self, step: int) -> dict[str, float]:
+        context = self._context(step)
+        values: Measurement = {}
+        for probe in self.probes:
+            values |= probe.measure(context)
+        return to_floats(values)
 
     def _context(self, step: int) -> Context:
         device = next(iter(self._parameters.values())).device

@@ -31,12 +31,10 @@ class Timescale:
     def measure(self, context: Context) -> Measurement:
         """Return the timescale; see the class for the keys."""
         rates = context.rates
-        known = None if rates is None else context.positions(rates.decaying)
-        if rates is None or known is None:
+        if rates is None or not any(rates.decaying):
             return {}
         sizes = torch.tensor([float(p.numel()) for p in context.parameters.values()], dtype=rates.lr.dtype)
-        rows = torch.stack([sizes.to(rates.lr.device), rates.shrink, rates.passed], dim=1)
-        out: Measurement = {}
-        out |= context.split("timescale/steps", rows, lambda x: x[:, 0].sum() / (x[:, 0] * x[:, 1]).sum(), known)
-        out |= context.split("timescale/passed", rows, lambda x: (x[:, 0] * x[:, 2]).sum() / x[:, 0].sum(), known)
-        return out
+        sizes = sizes.to(rates.lr.device)
+        sums = context.sums(torch.stack([sizes, sizes * rates.shrink, sizes * rates.passed], dim=1), rates.decaying)
+        count, shrink, passed = sums.values.unbind(dim=1)
+        return {**sums.named("timescale/steps", count / shrink), **sums.named("timescale/passed", passed / count)}

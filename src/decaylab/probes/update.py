@@ -45,23 +45,22 @@ class Rotation:
         n0, n1, step = context.previous_norms, context.weight_norms, context.update_norms
         if n0 is None or step is None:
             return {}
-        angle = angles(n0, n1, step)
-        columns = torch.stack([n0.square(), angle.square(), (step / n0).square()], dim=1)
+        squares = n0.square()
+        # A tensor of zeros has no direction, and no weight in the mean.
+        turned = torch.where(n0 * n1 > 0, squares * angles(n0, n1, step).square(), 0.0)
+        sums = context.sums(torch.stack([squares, turned, step.square()], dim=1))
+        total, turning, moving = sums.values.unbind(dim=1)
         out: Measurement = {}
-        out |= context.split("update/relative", columns, lambda rows: _mean_root(rows[:, 0], rows[:, 2]))
-        out |= context.split("update/angular", columns, lambda rows: _mean_root(rows[:, 0], rows[:, 1]))
+        out |= sums.named("update/relative", (moving / total).sqrt())
+        out |= sums.named("update/angular", (turning / total).sqrt())
         rates = context.rates
-        if rates is None:
+        if rates is None or not any(rates.predictable):
             return out
-        expected = 2 * rates.shrink * rates.rotation_ratio
-        known = context.positions(rates.predictable)
-        if known is None:
-            return out
-        rows = torch.stack([columns[:, 0], columns[:, 1], expected], dim=1)
-        out |= context.split("update/angular_predicted", rows, lambda x: _mean_root(x[:, 0], x[:, 2]), known)
-        out |= context.split(
-            "update/angular_ratio", rows, lambda x: _mean_root(x[:, 0], x[:, 1]) / _mean_root(x[:, 0], x[:, 2]), known
-        )
+        expected = torch.where(n0 > 0, squares * 2 * rates.shrink * rates.rotation_ratio, 0.0)
+        sums = context.sums(torch.stack([squares, turned, expected], dim=1), rates.predictable)
+        total, turning, expecting = sums.values.unbind(dim=1)
+        out |= sums.named("update/angular_predicted", (expecting / total).sqrt())
+        out |= sums.named("update/angular_ratio", (turning / expecting).sqrt())
         return out
 
 
@@ -69,12 +68,6 @@ def angles(old_norms: Tensor, new_norms: Tensor, update_norms: Tensor) -> Tensor
     """Angle between old and new weights from three norms, in radians, shape (P,)."""
     chord = (update_norms.square() - (new_norms - old_norms).square()) / (old_norms * new_norms)
     return 2 * torch.asin(chord.clamp(0.0, 4.0).sqrt() / 2)
-
-
-def _mean_root(weights: Tensor, squares: Tensor) -> Tensor:
-    present = weights > 0  # a tensor of zeros has no direction and no weight in the mean
-    total = torch.where(present, weights * squares, 0.0).sum()
-    return (total / weights.sum()).sqrt()
 
 
 @dataclass(frozen=True)
@@ -96,10 +89,7 @@ class DecayShare:
     def measure(self, context: Context) -> Measurement:
         """Return the share; nothing without a step or without decay."""
         n0, n1, step, rates = context.previous_norms, context.weight_norms, context.update_norms, context.rates
-        if n0 is None or step is None or rates is None:
-            return {}
-        known = context.positions(rates.sharing)
-        if known is None:
+        if n0 is None or step is None or rates is None or not any(rates.sharing):
             return {}
         d = rates.decay
         # |D + d w0|^2 with <D, w0> = (|w1|^2 - |w0|^2 - |D|^2) / 2
@@ -108,9 +98,6 @@ class DecayShare:
         through_gradient = rates.coupled > 0
         part = torch.where(through_gradient, rates.lr * rates.coupled, d) * n0
         rest = torch.where(through_gradient, rates.lr * gradients, rest.clamp_min(0.0).sqrt())
-        return dict(context.split("update/decay_share", torch.stack([part, rest], dim=1), _share, known))
-
-
-def _share(rows: Tensor) -> Tensor:
-    a, b = rows.square().sum(dim=0).sqrt().unbind()
-    return a / (a + b)
+        sums = context.sums(torch.stack([part.square(), rest.square()], dim=1), rates.sharing)
+        a, b = sums.values.sqrt().unbind(dim=1)
+        return dict(sums.named("update/decay_share", a / (a + b)))
