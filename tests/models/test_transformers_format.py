@@ -1,0 +1,63 @@
+"""Checkpoints cross over to transformers and back with the same logits."""
+
+import json
+
+import pytest
+import torch
+
+from decaylab.errors import DecaylabError
+from decaylab.models import GPT
+from decaylab.models.transformers_format import load, write
+
+transformers = pytest.importorskip("transformers")
+SHAPE = {"vocab_size": 50, "context": 16, "num_layers": 2, "num_heads": 2, "width": 8}
+
+
+def _noisy(model):
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"bias": True}, {"tied": False}, {"activation": "gelu_tanh"}, {"activation": "relu"}]
+)
+def test_ours_loads_in_transformers_and_comes_back(settings, tmp_path):
+    torch.manual_seed(0)
+    model = _noisy(GPT(**SHAPE, **settings))
+    write(model, tmp_path)
+    tokens = torch.randint(50, (3, 16))
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        expected = model(tokens)
+        torch.testing.assert_close(theirs(tokens).logits, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(load(tmp_path)(tokens), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_theirs_loads_in_ours(tied, tmp_path):
+    torch.manual_seed(1)
+    config = transformers.GPT2Config(
+        vocab_size=50, n_positions=16, n_embd=8, n_layer=2, n_head=2, tie_word_embeddings=tied
+    )
+    theirs = _noisy(transformers.GPT2LMHeadModel(config))
+    theirs.save_pretrained(tmp_path)
+    tokens = torch.randint(50, (2, 10))
+    with torch.no_grad():
+        torch.testing.assert_close(load(tmp_path).eval()(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_what_cannot_cross_is_refused(tmp_path):
+    with pytest.raises(DecaylabError, match="ln_"):
+        write(GPT(**SHAPE, branch_norm=True), tmp_path)
+    with pytest.raises(DecaylabError, match=r"config\.json is missing"):
+        load(tmp_path)
+    write(GPT(**SHAPE), tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(DecaylabError, match="damaged"):
+        load(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"model_type": "llama"}))
+    with pytest.raises(DecaylabError, match="llama"):
+        load(tmp_path)
