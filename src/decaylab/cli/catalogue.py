@@ -14,6 +14,7 @@ import tyro
 from decaylab import experiments
 from decaylab.experiments.spec import BUDGETS, Experiment
 from decaylab.files import data_home
+from decaylab.train.config import AnyRun, run_id
 
 
 def catalogue(
@@ -27,9 +28,9 @@ def catalogue(
         as_json: Print JSON.
     """
     found = [experiments.get(name) for name in experiments.all_ids()]
-    plans = {(e.id, budget): [spec.id for spec in e.runs(budget)] for e in found for budget in e.budgets}
-    status = _status(store, sorted({run for runs in plans.values() for run in runs}))
-    counts = {key: _count(runs, status) for key, runs in plans.items()}
+    plans = {(e.id, budget): [spec.config for spec in e.runs(budget)] for e in found for budget in e.budgets}
+    status = _status(store, {config for configs in plans.values() for config in configs})
+    counts = {key: _count(configs, status) for key, configs in plans.items()}
     if as_json:
         print(json.dumps([_as_data(e, counts) for e in found], indent=2))
         return
@@ -53,20 +54,21 @@ def catalogue(
     )
 
 
-def _status(store: str | None, runs: list[str]) -> dict[str, str]:
+def _status(store: str | None, configs: set[AnyRun]) -> dict[AnyRun, str]:
     """Return the status of the runs that a store knows; nothing is made where there is no store yet."""
     if store is None and not (data_home() / "runs.db").exists():
         return {}
     from decaylab.runs.store import Store
 
+    runs = {run_id(config): config for config in configs}
     with Store(store, create=False) as database:
-        return {row.id: row.status for row in database.rows(runs)}
+        return {runs[row.id]: row.status for row in database.rows(list(runs))}
 
 
-def _count(runs: list[str], status: dict[str, str]) -> dict[str, int]:
-    known = [status.get(run, "") for run in runs]
+def _count(configs: list[AnyRun], status: dict[AnyRun, str]) -> dict[str, int]:
+    known = [status.get(config, "") for config in configs]
     finished = known.count("done") + known.count("diverged")
-    return {"runs": len(runs), "finished": finished, "diverged": known.count("diverged")}
+    return {"runs": len(configs), "finished": finished, "diverged": known.count("diverged")}
 
 
 def _cell(count: dict[str, int] | None) -> str:

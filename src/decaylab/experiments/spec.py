@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from decaylab.errors import DecaylabError, unknown
@@ -37,7 +38,7 @@ class RunSpec:
     config: AnyRun
     labels: Mapping[str, Label]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The run's id, a hash of its config."""
         return run_id(self.config)
@@ -212,8 +213,7 @@ class Experiment:
             raise ValueError(
                 f"experiment {self.id}: a label cannot be called {sorted(taken)[0]!r}, tables use that name"
             )
-        ids = [spec.id for spec in specs]
-        if len(set(ids)) < len(ids):
+        if len({spec.config for spec in specs}) < len(specs):  # configs are equal where ids are, and cheaper to compare
             raise ValueError(f"experiment {self.id}: one run is there twice at budget {budget}")
         return specs
 
