@@ -14,6 +14,7 @@ from typing import Any, Literal
 from decaylab.errors import DecaylabError
 from decaylab.schedules import Schedule
 from decaylab.train.codec import changes, decode, encode
+from decaylab.train.limits import check as check
 
 # Raise it when a default, or the meaning of a setting, changes: every run id changes with it.
 FORMAT = 1
@@ -177,11 +178,21 @@ class Evaluation:
         every: Epochs (vision) or steps (language) between evaluations; the end is always evaluated.
         batches: Fixed batches of each split (language only; vision uses the whole sets).
         batch_size: Examples a batch.
+        text_file: A text file; the loss of its tokens is measured at the end, as ``test/loss`` (language only).
+        prompt: A text that the model continues at the end; it goes into the run's summary (language only).
+        prompt_tokens: Tokens that are added to it, drawn with the run's seed.
+        temperature: Divides the logits there; 0 always takes the most likely token.
+        top_k: Draw among the k most likely tokens only; among all by default.
     """
 
     every: int = 1
     batches: int = 50
     batch_size: int = 1000
+    text_file: str | None = None
+    prompt: str | None = None
+    prompt_tokens: int = 100
+    temperature: float = 0.8
+    top_k: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -355,45 +366,3 @@ def run_id(config: AnyRun) -> str:
     content = {"kind": kind(config), "format": FORMAT, **changes(config, type(config)())}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def check(config: AnyRun) -> None:
-    """Refuse settings that cannot be trained, with one line that says which and why.
-
-    Raises:
-        DecaylabError: See the message.
-    """
-    lr, weight_decay = config.optimizer.lr, config.decay.weight_decay
-    length = config.epochs if isinstance(config, VisionRun) else config.steps
-    positive = {
-        "optimizer.lr": lr,
-        "batch_size": config.batch_size,
-        "accumulation": config.accumulation,
-        "evaluation.every": config.evaluation.every,
-        "evaluation.batch_size": config.evaluation.batch_size,
-        "probes.every": config.probes.every,
-        "epochs" if isinstance(config, VisionRun) else "steps": length,
-    }
-    for name, value in positive.items():
-        if not value > 0:
-            raise DecaylabError(f"{name} must be positive, not {value}")
-    if not weight_decay >= 0:
-        raise DecaylabError(f"decay.weight_decay must not be negative, it is {weight_decay}")
-    if config.decay.rule in ("l2", "decoupled") and lr * weight_decay >= 1:
-        raise DecaylabError(
-            f"lr x weight decay is {lr * weight_decay:g}, so one step would flip or erase the weights; keep it below 1"
-        )
-    if config.batch_size % config.accumulation:
-        raise DecaylabError(f"batch_size {config.batch_size} is not a multiple of accumulation {config.accumulation}")
-    for coefficient in config.averages.ema:
-        if not 0 < coefficient < 1:
-            raise DecaylabError(f"averages.ema coefficients lie between 0 and 1, not {coefficient}")
-    if config.stochastic_rounding and config.weights != "bfloat16":
-        raise DecaylabError("stochastic_rounding needs weights = bfloat16")
-    if isinstance(config, LanguageRun) and config.model.width % config.model.num_heads:
-        raise DecaylabError(f"width {config.model.width} is not a multiple of num_heads {config.model.num_heads}")
-    if isinstance(config, VisionRun):
-        if not 0 <= config.data.label_noise < 1:
-            raise DecaylabError(f"data.label_noise is a share from 0 to 1, not {config.data.label_noise}")
-        if config.model.scale_invariant and not config.model.architecture.startswith("resnet"):
-            raise DecaylabError(f"scale_invariant is for residual networks, not {config.model.architecture}")
