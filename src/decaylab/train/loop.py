@@ -11,7 +11,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from decaylab.train.averaging import WeightAverages
 from decaylab.train.build import stepper
 from decaylab.train.config import AnyRun, check, run_id
 from decaylab.train.divergence import DivergenceWatch
+from decaylab.train.rounding import StochasticRounding
 from decaylab.train.tasks import build_task
 
 Record = Callable[[Mapping[str, float]], None]
@@ -112,7 +113,9 @@ class _Training:
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
         self.stepper = stepper(config, self.model, scaled=self.scaler.is_enabled())
         self.optimizer = self.stepper.optimizer
-        self._start_optimizer(resolve)
+        self.rounding = StochasticRounding(self.parameters, config.seed) if config.stochastic_rounding else None
+        with self._widened(0):
+            self._start_optimizer(resolve)
         self.averages = WeightAverages(config.averages, self.model, self.total)
         self.shadow: nn.Module | None = None
         self.forward: nn.Module = torch.compile(self.model) if config.compile else self.model  # type: ignore[assignment]
@@ -170,7 +173,8 @@ class _Training:
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, clip)
         self.probes.before_step(step + 1)
-        self.scaler.step(self.optimizer)
+        with self._widened(step):
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         measured = self.probes.after_step(step + 1)
         if measured:
@@ -183,6 +187,10 @@ class _Training:
         """Add the gradient of the penalty in the loss, before the clipping as if autograd had done it."""
         pairs = [(p.grad, p) for p in self.stepper.decayed if p.grad is not None]
         torch._foreach_add_([g for g, _ in pairs], [p for _, p in pairs], alpha=self.stepper.penalty)
+
+    def _widened(self, step: int) -> AbstractContextManager[None]:
+        """Hold bfloat16 weights in float32 while the optimizer steps, or takes back a state kept in float32."""
+        return nullcontext() if self.rounding is None else self.rounding.widened(step)
 
     def _autocast(self) -> Any:
         precision = self.config.precision
@@ -310,7 +318,8 @@ class _Training:
             if state.get("run") != run_id(self.config):
                 continue
             checkpoint.load_model_tensors(self.model, tensors, str(path))
-            self.optimizer.load_state_dict(state["optimizer"])
+            with self._widened(done):
+                self.optimizer.load_state_dict(state["optimizer"])
             self.averages.load_state_dict(state["averages"])
             self.scaler.load_state_dict(state["scaler"])
             self.watch.load_state_dict(state["watch"])
