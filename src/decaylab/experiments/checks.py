@@ -51,7 +51,7 @@ def lower(quantity: Quantity, *, this: Where, than: Where, by: float = 0.0, conf
         by: At least how much lower, in the quantity's unit.
         confidence: Of the interval.
     """
-    return _difference(quantity, this, than, (-math.inf, -by), confidence)
+    return _difference(quantity, this, than, (-math.inf, 0.0 - by), confidence)
 
 
 def higher(quantity: Quantity, *, this: Where, than: Where, by: float = 0.0, confidence: float = 0.95) -> Check:

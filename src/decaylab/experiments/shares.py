@@ -37,7 +37,7 @@ def share_comparison(
         high=100 * high,
         claimed=(100 * claimed[0], 100 * claimed[1]),
         verdict=verdict,
-        rule="share of seeds with its exact binomial (Clopper-Pearson) interval: holds if the interval lies wholly "
+        rule="Share of seeds with its exact binomial (Clopper-Pearson) interval: holds if the interval lies wholly "
         f"{in_words((100 * claimed[0], 100 * claimed[1]), '%')}, fails if wholly outside.",
         unit="%",
         seeds=tuple(happened),
@@ -83,7 +83,7 @@ def share_difference(
         high=100 * high,
         claimed=(0.0, math.inf),
         verdict=verdict,
-        rule=f"shares of seeds compared by Fisher's exact test: holds if more often with one-sided p <= {level:g}, "
+        rule=f"Shares of seeds compared by Fisher's exact test: holds if more often with one-sided p <= {level:g}, "
         f"fails if less often with p <= {level:g}; the interval is Newcombe's, for orientation.",
         unit="percentage points",
         seeds=tuple(this),

@@ -108,10 +108,10 @@ def mean_comparison(
     present = [v for v in numbers if not math.isnan(v)]
     if infinite:
         estimate, low, high = median_interval(present, confidence)
-        how = "median over seeds, interval of the sign test because some values are infinite"
+        how = "Median over seeds, interval of the sign test because some values are infinite"
     else:
         estimate, low, high = t_interval(present, confidence)
-        how = "mean over seeds with a t interval"
+        how = "Mean over seeds with a t interval"
     verdict = judge(low, high, claimed)
     if missing or len(present) < MIN_SEEDS:
         verdict = Verdict.NOT_TESTABLE
