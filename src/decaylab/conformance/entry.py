@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from decaylab.conformance.subject import MULTIPLIERS, Subject, difference, draws
 
@@ -108,15 +108,21 @@ def trace(
     return Trace(lr, weight_decay, multipliers, gradients, old, free, decayed)
 
 
-def find_entry(subject: Subject, traces: Sequence[Trace]) -> Entry:
-    """Say where the decay enters, from traces of different settings."""
+def find_entry(subject: Subject, traces: Sequence[Trace], *, single: bool = False) -> Entry:
+    """Say where the decay enters, from traces of different settings.
+
+    Args:
+        subject: The optimizer.
+        traces: Its steps with and without decay.
+        single: Whether it keeps state or weights in less than float64, so that less exactness is asked of it.
+    """
     effects = [effect for item in traces for effect in item.effects]
     if not all(effect.isfinite().all() for effect in effects):
         return Entry("unknown", (), float("inf"))
     if not any(effect.any() for effect in effects):
         return Entry("none", (), 0.0)
     distance = l2_distance(subject)
-    for tolerance in (EXACT, SINGLE):
+    for tolerance in (EXACT, SINGLE) if single else (EXACT,):
         for kind in _DECOUPLED:
             shares, error = _shares(kind, traces, tolerance)
             if error <= tolerance:
@@ -131,6 +137,21 @@ def find_entry(subject: Subject, traces: Sequence[Trace]) -> Entry:
             return Entry("momentum", (), error, tolerance == SINGLE)
     first = [_along(item.effects[0], item.old[0])[1] for item in traces]
     return Entry("memory" if max(first) <= SINGLE else "unknown", (), _shares("before", traces, EXACT)[1])
+
+
+def computes_in_single(subject: Subject) -> bool:
+    """Whether float64 weights meet less than float64 on their way: in the optimizer's state, or themselves."""
+    weight = nn.Parameter(draws(1, seed=7)[0])
+    optimizer = subject.build([weight], 0.05, 0.2)
+    for gradient in draws(2, seed=8):
+        weight.grad = gradient
+        subject.step(optimizer)
+    low = (torch.float32, torch.bfloat16, torch.float16)
+    state = optimizer.state.get(weight, {}).values()
+    tensors = [value for value in state if isinstance(value, Tensor) and value.numel() > 1]
+    return any(value.dtype in low for value in tensors) or torch.equal(
+        weight.detach().float().double(), weight.detach()
+    )
 
 
 def l2_distance(subject: Subject, *, lr: float = 0.05, weight_decay: float = 0.3) -> float:
@@ -156,12 +177,13 @@ def _along(effect: Tensor, base: Tensor) -> tuple[float, float]:
 
 def _shares(kind: str, traces: Sequence[Trace], tolerance: float) -> tuple[tuple[tuple[float, ...], ...], float]:
     shares, worst, masked = [], 0.0, False
+    rounding = 1e-6 if tolerance == SINGLE else 1e-13
     for item in traces:
         row = []
         for effect, old, free in zip(item.effects, item.old, item.free, strict=True):
             base = free if kind == "after" else old
             if kind in ("cautious", "masked"):
-                touched = effect.abs() > 1e-3 * effect.abs().max()
+                touched = effect.abs() > rounding * old.abs().max()
                 masked |= not bool(touched.all())
                 if kind == "cautious":
                     touched = (old - free) * old >= 0

@@ -12,20 +12,20 @@ import torch
 from torch import nn
 
 from decaylab.conformance.context import Context, broken, holds
-from decaylab.conformance.entry import EXACT, KINDS, SINGLE, find_entry, trace
+from decaylab.conformance.entry import EXACT, KINDS, SINGLE, computes_in_single, find_entry, trace
 from decaylab.conformance.finding import Finding
 from decaylab.conformance.identities import IDENTITIES
 from decaylab.conformance.meaning import MEANINGS, OTHER_MEANINGS, fit, power_law, switched
 from decaylab.conformance.reference import Constants
 from decaylab.conformance.samples import samples
-from decaylab.conformance.subject import Subject, difference, draws
-from decaylab.errors import unknown
+from decaylab.conformance.subject import MULTIPLIERS, Subject, difference, draws
+from decaylab.errors import DecaylabError, unknown
 
 # (lr, lambda, size of the gradients): apart enough that no two meanings agree on all of them.
 SETTINGS = ((0.1, 0.1, 1.0), (0.03, 0.5, 10.0), (0.2, 0.02, 0.1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What the check found.
 
@@ -64,6 +64,9 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values, for JSON."""
         return {**asdict(self), "findings": [asdict(finding) for finding in self.findings], "conforms": self.conforms}
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         width = max(len(finding.identity) for finding in self.findings)
@@ -120,11 +123,16 @@ def _measure(subject: Subject) -> Context:
         trace(subject, lr=lr, weight_decay=decay, scale=scale, seed=10 * index)
         for index, (lr, decay, scale) in enumerate(SETTINGS)
     ]
+    if not any((after - old).any() for item in traces for after, old in zip(item.free, item.old, strict=True)):
+        raise DecaylabError(
+            f"{subject.name} does not move in its first {len(MULTIPLIERS)} steps, so nothing can be measured; shorten "
+            "what it waits for by --kwargs, or a factory of your own"
+        )
     again = trace(subject, lr=SETTINGS[0][0], weight_decay=SETTINGS[0][1], scale=SETTINGS[0][2])
     random = any(difference(left, right) > 0 for left, right in zip(traces[0].free, again.free, strict=True))
     probe = subject.build([nn.Parameter(draws(1, seed=0)[0])], 0.05, 0.2)
     constants = Constants.of(probe.param_groups[0])
-    entry = find_entry(subject, traces)
+    entry = find_entry(subject, traces, single=computes_in_single(subject))
     tolerance = SINGLE if entry.single else EXACT
     paired = samples(traces, entry, constants)
     law, law_error = power_law(paired)
