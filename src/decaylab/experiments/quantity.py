@@ -148,6 +148,16 @@ def slope_over(
     return Quantity(name=plain.name, unit=f"{plain.unit} per run".strip(), read=plain.read)
 
 
+def percent(quantity: Quantity) -> Quantity:
+    """One hundred times the natural logarithm of a quantity, so that small differences are in percent of it."""
+
+    def read(results: Results, run: str) -> float:
+        value = quantity.read(results, run)
+        return 100 * math.log(value) if value > 0 else math.nan
+
+    return Quantity(name=quantity.name, unit="%", read=read)
+
+
 def _last(curve: Curve) -> float:
     return curve.values[-1] if curve.values else math.nan
 
