@@ -36,6 +36,7 @@ _DECOUPLED: tuple[Kind, ...] = ("before", "after", "cautious", "masked")
 # Some methods change their update where weight_decay is exactly 0 (LAMB turns its trust ratio off). The copy without
 # decay therefore has a coefficient that is not 0, and too small to move any number.
 NONE = 1e-200
+_ULP = 4 * torch.finfo(torch.float64).eps
 EXACT = 1e-8
 # What an optimizer that computes in float32 inside reaches: rounding of 6e-8 against shares of about 1e-3.
 SINGLE = 2e-3
@@ -149,9 +150,8 @@ def computes_in_single(subject: Subject) -> bool:
     low = (torch.float32, torch.bfloat16, torch.float16)
     state = optimizer.state.get(weight, {}).values()
     tensors = [value for value in state if isinstance(value, Tensor) and value.numel() > 1]
-    return any(value.dtype in low for value in tensors) or torch.equal(
-        weight.detach().float().double(), weight.detach()
-    )
+    exact = weight.detach()
+    return any(value.dtype in low for value in tensors) or torch.equal(exact.float().double(), exact)
 
 
 def l2_distance(subject: Subject, *, lr: float = 0.05, weight_decay: float = 0.3) -> float:
@@ -172,7 +172,10 @@ def _along(effect: Tensor, base: Tensor) -> tuple[float, float]:
     """The share f of the best D = -f b, and the largest rest relative to D."""
     share = -float((effect * base).sum() / base.square().sum())
     size = float(effect.abs().max())
-    return share, float((effect + share * base).abs().max()) / size if size else 0.0
+    # D is a difference of two weights of base's size: this much of it is float64 rounding
+    rounding = _ULP * float(base.abs().max())
+    rest = max(float((effect + share * base).abs().max()) - rounding, 0.0)
+    return share, rest / size if size else 0.0
 
 
 def _shares(kind: str, traces: Sequence[Trace], tolerance: float) -> tuple[tuple[tuple[float, ...], ...], float]:

@@ -173,6 +173,9 @@ OTHER_MEANINGS = {
 }
 
 
+_ROUNDING = 1e-15
+
+
 @dataclass(frozen=True)
 class Fit:
     """The meaning that fits measured shares best.
@@ -204,14 +207,15 @@ def fit(samples: Sequence[tuple[Moment, float]], tolerance: float) -> list[Fit]:
         raise DecaylabError("no step to fit a convention to")
     fits = []
     for key, meaning in MEANINGS.items():
-        errors = []
+        errors, slack = [], max(tolerance, meaning.tolerance)
         for moment, measured in samples:
             predicted = _predict(meaning, moment)
-            errors.append(
-                abs(measured - predicted) / abs(predicted) if predicted and math.isfinite(predicted) else math.inf
-            )
-        enough = max(tolerance, meaning.tolerance)
-        missed = next((index for index, error in enumerate(errors) if not error <= enough), None)
+            if not predicted or not math.isfinite(predicted):
+                errors.append(math.inf)
+                continue
+            # a share is a difference of weights, so it is known to 1e-15 and no better
+            errors.append(max(abs(measured - predicted) - _ROUNDING, 0.0) / abs(predicted))
+        missed = next((index for index, error in enumerate(errors) if not error <= slack), None)
         text = ""
         if missed is not None:
             moment, measured = samples[missed]

@@ -112,7 +112,7 @@ def check(factory: Callable[..., Any], convention: str | None = None, *, name: s
         context = _measure(Subject(factory, title))
         findings = [_deterministic(context)]
         if findings[0].status == "holds":
-            findings += [identity(context) for identity in IDENTITIES.values()]
+            findings += [_ask(name, identity, context) for name, identity in IDENTITIES.items()]
         if convention is not None:
             findings.append(_as_asked(context, convention))
     return Report(title, _version(inner), context.meaning, context.entry.kind, _in_words(context), tuple(findings))
@@ -148,6 +148,14 @@ def _measure(subject: Subject) -> Context:
         random=random,
         holds_decay=probe.param_groups[0].get("weight_decay") == 0.2,
     )
+
+
+def _ask(name: str, identity: Callable[[Context], Finding], context: Context) -> Finding:
+    """The identity's answer; an optimizer that stops in the middle of it broke it."""
+    try:
+        return identity(context)
+    except DecaylabError as error:
+        return broken(name, str(error))
 
 
 def _deterministic(context: Context) -> Finding:
