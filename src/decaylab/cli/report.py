@@ -41,13 +41,15 @@ def report(
         items = []
         for experiment in chosen:
             own = budget or _best_budget(experiment, database)
-            if own in experiment.budgets and any(_begun(experiment, own, database)):
+            # An illustration has no runs: it is computed when it is drawn.
+            begun = _begun(experiment, own, database) if own in experiment.budgets else [False]
+            if any(begun) or not begun:
                 results = Results.from_store(experiment.runs(own, seeds), database, budget=own)
                 items.append((experiment, results))
             elif ids:
                 missing = f"{database.label} has no run of {experiment.id}" + (f" at budget {budget}" if budget else "")
                 raise DecaylabError(f"{missing}; `decaylab reproduce {experiment.id}` trains them")
-        if not items:
+        if not ids and not any(results.specs for _, results in items):
             raise DecaylabError(f"{database.label} has no run of any experiment; `decaylab reproduce fig1` trains some")
         page = build(items, out)
     print(page.resolve())
@@ -55,6 +57,8 @@ def report(
 
 def _best_budget(experiment: Experiment, store: Store) -> str:
     """Return the largest budget of which every run is there, or the largest with any run; empty without one."""
+    if "mini" in experiment.budgets and not experiment.runs("mini"):
+        return "mini"
     there = {budget: _begun(experiment, budget, store) for budget in reversed(experiment.budgets)}
     complete = [budget for budget, flags in there.items() if all(flags)]
     started = [budget for budget, flags in there.items() if any(flags)]
@@ -64,5 +68,7 @@ def _best_budget(experiment: Experiment, store: Store) -> str:
 def _begun(experiment: Experiment, budget: str, store: Store) -> list[bool]:
     """Tell of each run of a plan whether the store has records of it that can be drawn."""
     runs = [spec.id for spec in experiment.runs(budget)]
+    if not runs:
+        return [True]  # computed when it is drawn
     rows = {row.id: row for row in store.rows(runs)}
     return [run in rows and (rows[run].is_ended or rows[run].step > 0) for run in runs]

@@ -83,6 +83,9 @@ def _print(experiment: Experiment, budget: str, specs: tuple[RunSpec, ...]) -> N
         indented(f"{claim.id}: {claim.sentence}{where}")
     console.print(Text("\nrecipe", style="bold"))
     indented(experiment.recipe[budget])
+    if not specs:
+        print("\nnothing is trained for it: it is computed when the page is drawn")
+        return
     seeds = sorted({spec.labels["seed"] for spec in specs}, key=str)
     console.print(Text(f"\n{len(specs)} runs, seeds {', '.join(map(str, seeds))}", style="bold"))
     names, rows = varying(specs)

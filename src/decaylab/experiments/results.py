@@ -96,7 +96,7 @@ class Results:
             state = (row.status, row.reason, row.step, row.total_steps) if row else ("missing", "", 0, 0)
             self._status[run], self._total[run] = state[0], state[3]
             known.append({"run": run, **labels, **dict(zip(_STATE, state, strict=True))})
-        self.runs = pd.DataFrame(known).set_index("run")
+        self.runs = pd.DataFrame(known, columns=None if known else ["run", "seed", *_STATE]).set_index("run")
         self.labels = [name for name in self.runs.columns if name not in _STATE]
         self.environments = {run: dict(rows[run].environment) for run in labelled if run in rows}
 

@@ -38,6 +38,8 @@ def varying(specs: Sequence[RunSpec]) -> tuple[list[str], list[list[str]]]:
 
 def shared(specs: Sequence[RunSpec]) -> list[tuple[str, str, bool]]:
     """Return the settings that all runs have in common: path, value, and whether it differs from the default."""
+    if not specs:
+        return []
     every = [flat(to_dict(spec.config)) for spec in specs]
     defaults = flat(to_dict(type(specs[0].config)()))
     same = {p: v for p, v in every[0].items() if p not in _PER_SEED and all(p in own and own[p] == v for own in every)}

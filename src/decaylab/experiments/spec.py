@@ -184,7 +184,7 @@ class Experiment:
         return (own + tuple(range(max(own) + 1, max(own) + 1 + num_seeds)))[:num_seeds]
 
     def runs(self, budget: str, num_seeds: int | None = None) -> tuple[RunSpec, ...]:
-        """Return the runs of a budget.
+        """Return the runs of a budget; none for an illustration that is computed when it is drawn.
 
         Args:
             budget: One of ``budgets``.
@@ -196,6 +196,8 @@ class Experiment:
                 run twice.
         """
         specs = tuple(self.plan(budget, self.seed_list(budget, num_seeds)))
+        if not specs:
+            return ()
         names = {tuple(sorted(spec.labels)) for spec in specs}
         if len(names) != 1 or "seed" not in next(iter(names)):
             raise ValueError(f"experiment {self.id}: all runs need the same labels, with a seed among them")

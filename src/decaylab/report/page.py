@@ -67,7 +67,7 @@ class _Section:
         """What reproduces the experiment; with a number of seeds where it is not the declared one."""
         budget, experiment = self.results.budget, self.experiment
         seeds = sorted({int(spec.labels["seed"]) for spec in self.results.specs})
-        extra = "" if seeds == sorted(experiment.seeds[budget]) else f" --seeds {len(seeds)}"
+        extra = "" if not seeds or seeds == sorted(experiment.seeds[budget]) else f" --seeds {len(seeds)}"
         return f"decaylab reproduce {experiment.id} --budget {budget}{extra}"
 
 
