@@ -3,19 +3,11 @@
 import shutil
 
 import pytest
-from tests.report.sample import items
-
-from decaylab import report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    return report.build(items(), tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,11 @@ def made():
 
 @pytest.mark.parametrize("name", [name for name in CHARTS if name[1] != "nothing"], ids="-".join)
 def test_specifications_are_valid_vega_lite(made, name):
-    for spec in (*figures.page_views(made[name]), figures.static_view(made[name])):
-        alt.Chart.from_dict(spec, validate=True)
+    alt.Chart.from_dict(figures.page_views(made[name])[0], validate=True)
+
+
+def test_the_drawing_is_valid_vega_lite(made):
+    alt.Chart.from_dict(figures.static_view(made["vision", "error"]), validate=True)
 
 
 def test_small_multiples_share_one_axis_and_one_legend(made):

@@ -2,15 +2,9 @@ import csv
 import json
 import re
 
-import pytest
-from tests.report.sample import LANGUAGE, VISION, items, language_results
+from tests.report.sample import LANGUAGE, VISION, language_results
 
 from decaylab import report
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    return report.build(items(unfinished=True), tmp_path_factory.mktemp("report"))
 
 
 def test_everything_lies_beside_the_page(built):

@@ -72,7 +72,7 @@ def _count(configs: list[AnyRun], status: dict[AnyRun, str]) -> dict[str, int]:
 
 
 def _cell(count: dict[str, int] | None) -> str:
-    return "–" if count is None else f"{count['finished']}/{count['runs']}"
+    return f"{count['finished']}/{count['runs']}" if count and count["runs"] else "–"
 
 
 def _as_data(experiment: Experiment, counts: dict[tuple[str, str], dict[str, int]]) -> dict[str, Any]:

@@ -41,9 +41,7 @@ def report(
         items = []
         for experiment in chosen:
             own = budget or _best_budget(experiment, database)
-            # An illustration has no runs: it is computed when it is drawn.
-            begun = _begun(experiment, own, database) if own in experiment.budgets else [False]
-            if any(begun) or not begun:
+            if own in experiment.budgets and any(_begun(experiment, own, database)):
                 results = Results.from_store(experiment.runs(own, seeds), database, budget=own)
                 items.append((experiment, results))
             elif ids:

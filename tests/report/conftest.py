@@ -1,0 +1,10 @@
+import pytest
+from tests.report.sample import items
+
+from decaylab import report
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """One report with every kind of chart, claim and ending."""
+    return report.build(items(unfinished=True), tmp_path_factory.mktemp("report"))
