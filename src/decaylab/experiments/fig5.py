@@ -11,22 +11,31 @@ from decaylab.experiments.series import against_reference, curves, finals
 from decaylab.experiments.spec import Chart, Claim, Experiment, RunSpec
 
 # Budget -> (steps of the snapshots, learning rate, steps of the fine-tuning).
-_TINY: dict[str, tuple[Sequence[int], float, int]] = {
+TINY: dict[str, tuple[Sequence[int], float, int]] = {
     "smoke": ((10,), 1e-4, 4),
     "mini": ((1000, 2000, 3000, 4000), 1e-4, 600),
     "paper": (range(10_000, 50_001, 10_000), 1e-5, 10_000),
 }
+# The authors' two fine-tuning commands: 64 micro-batches and 5000 evaluation sequences for runs with cosine decay, 32
+# and the usual evaluation for those with a constant learning rate.
+_PAPER_COPIES: dict[str, dict[str, int]] = {"cosine": {"accumulation": 64, "batches": 625}, "constant": {}}
 TRAINED = {"phase": "trained"}
 LOSS = final("train/loss", name="training loss")
 COSINE = {**MAIN, "schedule": "cosine"}
 CONSTANT = {**MAIN, "schedule": "constant"}
 
 
-def _plan(budget: str, seeds: Sequence[int]) -> list[RunSpec]:
-    steps, lr, length = _TINY[budget]
+def with_copies(budget: str, seeds: Sequence[int]) -> list[RunSpec]:
+    """Return the runs of Fig. 5 and copies of their snapshots, fine-tuned with a tiny learning rate."""
+    steps, lr, length = TINY[budget]
     runs = main_runs(budget, seeds)
-    cosine = [s for s in runs if s.config.snapshots_every and s.labels["schedule"] == "cosine"]
-    copies = [copy for run in cosine for copy in tiny_lr_copies(run, steps=steps, lr=lr, length=length)]
+    schedules = ("cosine", "constant") if budget == "paper" else ("cosine",)
+    copies: list[RunSpec] = []
+    for run in runs:
+        schedule = str(run.labels["schedule"])
+        if run.config.snapshots_every and schedule in schedules:
+            settings = _PAPER_COPIES[schedule] if budget == "paper" else {}
+            copies += tiny_lr_copies(run, steps=steps, lr=lr, length=length, **settings)
     last = max(steps)
     # Claims speak of the snapshot half way and of the last one, whatever their steps are at a budget.
     return [
@@ -46,7 +55,7 @@ EXPERIMENT = Experiment(
     question="Does weight decay lower the final training loss? It should when the learning rate decays, should not "
     "when the learning rate stays constant, and a run with a higher loss can still be the better start for a tiny one.",
     seeds=SEEDS,
-    plan=_plan,
+    plan=with_copies,
     charts=(
         Chart(
             id="loss",
@@ -81,10 +90,11 @@ EXPERIMENT = Experiment(
             x="start",
             color="wd",
             palette="wd",
+            panel="panel",
             x_title="step of the snapshot that is fine-tuned",
             y_title="training loss (nats per token)",
             color_title="weight decay",
-            caption="Snapshots of the runs with cosine decay, fine-tuned without weight decay.",
+            caption="Snapshots of the runs above, fine-tuned without weight decay.",
         ),
     ),
     claims=(

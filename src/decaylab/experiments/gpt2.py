@@ -29,15 +29,21 @@ PAPER = LanguageRun(
     optimizer=Optimizer(name="adamw", lr=6e-4, betas=(0.9, 0.95), clip=1.0),
     decay=Decay(rule="decoupled", roles=("matrix", "embedding", "head")),
     schedule=Schedule(kind="cosine", warmup_steps=400, final_ratio=0.1),
-    averages=Averages(ema=(0.99,), uniform=True),
+    averages=Averages(ema=(0.99,), uniform=True, uniform_from=0.5),
     evaluation=Evaluation(every=200, batches=125, batch_size=8),
-    probes=Probes(names=("norms", "effective_lr"), every=20),
+    probes=Probes(
+        names=("norms", "effective_lr"),
+        every=20,
+        curvature=("gradient_noise",),
+        curvature_every=10,
+        curvature_points=512,
+    ),
     precision="bfloat16",
     batch_size=256,
     accumulation=32,
     compile=True,
     steps=50_000,
-    snapshots_every=10_000,
+    snapshots_every=5_000,
     snapshot_optimizer=True,
 )
 # The output of each residual branch is normalised and so are queries and keys, so hidden matrices are scale-free: decay
@@ -57,15 +63,26 @@ BRANCH_NORMALISED = LanguageRun(
     optimizer=Optimizer(name="adamw", lr=6e-3, betas=(0.9, 0.95), clip=1.0),
     decay=Decay(rule="decoupled", roles=("matrix",)),
     schedule=Schedule(kind="cosine", warmup_steps=80, final_ratio=0.1),
+    averages=Averages(ema=(0.99,), uniform=True, uniform_from=0.5),
     evaluation=Evaluation(every=200, batches=12, batch_size=256),
-    probes=Probes(names=("norms", "effective_lr"), every=50),
+    probes=Probes(
+        names=("norms", "effective_lr"),
+        every=50,
+        curvature=("gradient_noise",),
+        curvature_every=4,
+        curvature_points=256,
+    ),
     batch_size=16,
     steps=4000,
     snapshots_every=1000,
     snapshot_optimizer=True,
 )
 PLAIN = replace(
-    BRANCH_NORMALISED, model=replace(BRANCH_NORMALISED.model, branch_norm=False, qk_norm=False), snapshots_every=0
+    BRANCH_NORMALISED,
+    model=replace(BRANCH_NORMALISED.model, branch_norm=False, qk_norm=False),
+    averages=Averages(),
+    probes=Probes(names=("norms", "effective_lr"), every=50),
+    snapshots_every=0,
 )
 # Labels: which of a budget's networks the claims are about, and what it is called.
 MAIN: dict[str, Label] = {"study": "main", "phase": "trained"}
@@ -92,7 +109,15 @@ def constant_lr(run: LanguageRun) -> LanguageRun:
     return replace(run, schedule=Schedule(kind="constant", warmup_steps=run.schedule.warmup_steps))
 
 
-def tiny_lr_copies(parent: RunSpec, *, steps: Sequence[int], lr: float, length: int) -> list[RunSpec]:
+def tiny_lr_copies(
+    parent: RunSpec,
+    *,
+    steps: Sequence[int],
+    lr: float,
+    length: int,
+    accumulation: int | None = None,
+    batches: int | None = None,
+) -> list[RunSpec]:
     """Return runs that fine-tune a run's snapshots with a tiny constant learning rate and no decay.
 
     As in the authors' commands the optimizer's state is kept and the decay is not: their fine-tuning commands leave
@@ -103,6 +128,8 @@ def tiny_lr_copies(parent: RunSpec, *, steps: Sequence[int], lr: float, length: 
         steps: Steps of the snapshots.
         lr: Learning rate.
         length: Steps of fine-tuning.
+        accumulation: Micro-batches a step; the parent's by default.
+        batches: Evaluation batches; the parent's by default.
     """
     config = parent.config
     assert isinstance(config, LanguageRun)
@@ -115,8 +142,10 @@ def tiny_lr_copies(parent: RunSpec, *, steps: Sequence[int], lr: float, length: 
             decay=replace(config.decay, weight_decay=0.0),
             init_from=InitFrom(run=run_id(config), step=step, optimizer=True),
             averages=Averages(),
+            probes=replace(config.probes, curvature=()),
+            accumulation=accumulation or config.accumulation,
             steps=length,
-            evaluation=replace(config.evaluation, every=length // 2),
+            evaluation=replace(config.evaluation, every=length // 2, batches=batches or config.evaluation.batches),
             snapshots_every=0,
             snapshot_optimizer=False,
         )
@@ -132,7 +161,7 @@ def main_runs(budget: str, seeds: Sequence[int]) -> list[RunSpec]:
         networks = [(MAIN, "branch-normalised", BRANCH_NORMALISED), (PRE_LN, "pre-LN", PLAIN)]
     runs: list[RunSpec] = []
     for study, name, full in networks:
-        base = _smoke(full) if budget == "smoke" else full
+        base = smoke(full) if budget == "smoke" else full
         for schedule, decays in (("cosine", COSINE_DECAYS), ("constant", CONSTANT_DECAYS)):
             if study is PRE_LN and schedule == "constant":
                 continue  # the question there is only whether decay lowers the final loss
@@ -147,13 +176,36 @@ def relabelled(runs: Sequence[RunSpec], *names: str) -> list[RunSpec]:
     return [RunSpec(config=spec.config, labels={name: spec.labels[name] for name in names}) for spec in runs]
 
 
-def _smoke(run: LanguageRun) -> LanguageRun:
+def smoke(run: LanguageRun) -> LanguageRun:
     """Return the same run cut down to a second."""
     return replace(
         run,
         schedule=replace(run.schedule, warmup_steps=2),
-        evaluation=Evaluation(every=10, batches=1, batch_size=16),
-        probes=replace(run.probes, every=10),
+        evaluation=replace(run.evaluation, every=10, batches=1, batch_size=16),
+        probes=replace(run.probes, every=10, curvature_points=min(run.probes.curvature_points, 8)),
         steps=20,
         snapshots_every=run.snapshots_every and 10,
+    )
+
+
+def base_run(budget: str) -> LanguageRun:
+    """Return the run that the appendix figures vary: the paper's, or the small branch-normalised one."""
+    if budget == "paper":
+        return PAPER
+    return smoke(BRANCH_NORMALISED) if budget == "smoke" else BRANCH_NORMALISED
+
+
+def trained_only(run: LanguageRun) -> LanguageRun:
+    """Return the same run without averages, curvature and snapshots, for figures that do not read them.
+
+    At the paper budget they cost little and stay.
+    """
+    if run.steps == PAPER.steps:
+        return replace(run, probes=replace(run.probes, curvature=()), snapshots_every=0, snapshot_optimizer=False)
+    return replace(
+        run,
+        averages=Averages(),
+        probes=replace(run.probes, curvature=()),
+        snapshots_every=0,
+        snapshot_optimizer=False,
     )
