@@ -17,7 +17,9 @@ class Tied(nn.Module):
 def test_round_trip_with_tied_weights_and_buffers(tmp_path):
     one, two = Tied(), Tied()
     one.norm.running_mean.fill_(7.0)
-    checkpoint.save(tmp_path / "checkpoint-3", LanguageRun(), one, {"number": 3, "tensor": torch.ones(2)})
+    checkpoint.save(
+        tmp_path / "checkpoint-3", LanguageRun(), checkpoint.model_tensors(one), {"number": 3, "tensor": torch.ones(2)}
+    )
     checkpoint.load_model_tensors(two, checkpoint.load_weights(tmp_path / "checkpoint-3"), "it")
     for (name, x), y in zip(one.state_dict().items(), two.state_dict().values(), strict=True):
         assert torch.equal(x, y), name
@@ -27,13 +29,15 @@ def test_round_trip_with_tied_weights_and_buffers(tmp_path):
 
 def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(Exception, match="pickle"):
-        checkpoint.save(tmp_path / "checkpoint-1", LanguageRun(), Tied(), {"f": lambda: 0})
+        checkpoint.save(tmp_path / "checkpoint-1", LanguageRun(), checkpoint.model_tensors(Tied()), {"f": lambda: 0})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_only_the_newest_are_kept(tmp_path):
     for step in (1, 20, 3):
-        checkpoint.save(checkpoint.checkpoint_folder(tmp_path, step), LanguageRun(), Tied(), {})
+        checkpoint.save(
+            checkpoint.checkpoint_folder(tmp_path, step), LanguageRun(), checkpoint.model_tensors(Tied()), {}
+        )
     checkpoint.prune(tmp_path)
     assert [step for step, _ in checkpoint.checkpoints(tmp_path)] == [20, 3]
 
@@ -42,7 +46,7 @@ def test_damage_names_the_file_and_what_was_expected(tmp_path):
     folder = tmp_path / "checkpoint-1"
     with pytest.raises(DecaylabError, match=r"weights\.safetensors"):
         checkpoint.load_weights(folder)
-    checkpoint.save(folder, LanguageRun(), Tied(), {})
+    checkpoint.save(folder, LanguageRun(), checkpoint.model_tensors(Tied()), {})
     for name in ("weights.safetensors", "state.pt", "config.json"):
         (folder / name).write_bytes(b"{broken")
     for load in (checkpoint.load_weights, checkpoint.load_state, checkpoint.load_config):
@@ -52,7 +56,7 @@ def test_damage_names_the_file_and_what_was_expected(tmp_path):
 
 def test_nothing_that_executes_is_loaded(tmp_path):
     folder = tmp_path / "checkpoint-1"
-    checkpoint.save(folder, LanguageRun(), Tied(), {})
+    checkpoint.save(folder, LanguageRun(), checkpoint.model_tensors(Tied()), {})
 
     class Evil:
         def __reduce__(self):

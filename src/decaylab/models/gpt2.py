@@ -168,6 +168,7 @@ class GPT(nn.Module):
         temperature: float = 1.0,
         top_k: int | None = None,
         generator: torch.Generator | None = None,
+        num_ids: int | None = None,
     ) -> Tensor:
         """Continue each sequence by ``num_tokens`` sampled tokens.
 
@@ -177,6 +178,7 @@ class GPT(nn.Module):
             temperature: Divides the logits; 0 always takes the most likely token.
             top_k: Sample among the k most likely tokens only.
             generator: Source of randomness, on the model's device; the global one if None.
+            num_ids: Sample among the first so many ids only, where the vocabulary is padded; all if None.
 
         Returns:
             The prompts with their continuations, (B, T + num_tokens). Dropout is off while sampling, and the mode of
@@ -186,12 +188,12 @@ class GPT(nn.Module):
         self.eval()
         try:
             for _ in range(num_tokens):
-                logits_BV = self.lm_head(self.features(tokens_BT[:, -self.context :])[:, -1]).float()
+                logits_BV = self.lm_head(self.features(tokens_BT[:, -self.context :])[:, -1])[:, :num_ids].float()
                 if temperature == 0:
                     next_B1 = logits_BV.argmax(-1, keepdim=True)
                 else:
                     if top_k is not None:
-                        smallest_kept = logits_BV.topk(min(top_k, self.vocab_size)).values[:, -1:]
+                        smallest_kept = logits_BV.topk(min(top_k, logits_BV.shape[1])).values[:, -1:]
                         logits_BV = logits_BV.masked_fill(logits_BV < smallest_kept, -math.inf)
                     probabilities_BV = (logits_BV / temperature).softmax(-1)
                     next_B1 = torch.multinomial(probabilities_BV, 1, generator=generator)

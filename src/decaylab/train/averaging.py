@@ -8,7 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from decaylab.decay.sharding import like, local
 from decaylab.train.config import Averages
+from decaylab.train.distributed import piece, whole
 
 
 class WeightAverages:
@@ -19,6 +21,8 @@ class WeightAverages:
 
     Buffers are not averaged: the statistics of BatchNorm belong to the weights they were computed with, so whoever
     evaluates an average computes them anew.
+
+    Where the weights are sharded, each process averages its share.
 
     Args:
         config: Which averages.
@@ -41,14 +45,14 @@ class WeightAverages:
         return (*self._coefficients, *(("uniform",) if self._uniform else ()))
 
     def _copy(self) -> list[Tensor]:
-        return [p.detach().float().clone() for p in self._parameters.values()]
+        return [local(p.detach()).float().clone() for p in self._parameters.values()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after step ``step``."""
         if not self._averages:
             return
-        weights = [p.detach().float() for p in self._parameters.values()]
+        weights = [local(p.detach()).float() for p in self._parameters.values()]
         for name, coefficient in self._coefficients.items():
             torch._foreach_lerp_(self._averages[name], weights, 1 - coefficient)
         if self._uniform and step >= self._uniform_from:
@@ -60,14 +64,27 @@ class WeightAverages:
         """Write one average into another model of the same architecture."""
         target = dict(model.named_parameters())
         for key, value in zip(self._parameters, self._averages[name], strict=True):
-            target[key].copy_(value)
+            local(target[key]).copy_(value)
+
+    @contextmanager
+    def lent(self, name: str) -> Iterator[None]:
+        """Put one average in the place of the weights inside the block, where there is no room for a second model."""
+        parameters = [local(p.detach()) for p in self._parameters.values()]
+        kept = [p.clone() for p in parameters]
+        try:
+            for p, value in zip(parameters, self._averages[name], strict=True):
+                p.copy_(value)
+            yield
+        finally:
+            for p, value in zip(parameters, kept, strict=True):
+                p.copy_(value)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return every average as named tensors, and the count of the uniform one."""
+        """Return every average as named tensors, whole ones, and the count of the uniform one."""
         state = {
-            f"{name}/{key}": value
+            f"{name}/{key}": whole(like(p.detach(), value))
             for name, values in self._averages.items()
-            for key, value in zip(self._parameters, values, strict=True)
+            for (key, p), value in zip(self._parameters.items(), values, strict=True)
         }
         return state | {"count": torch.tensor(self._count)}
 
@@ -76,8 +93,8 @@ class WeightAverages:
         """Take back what :meth:`state_dict` gave."""
         self._count = int(state["count"])
         for name, values in self._averages.items():
-            for key, value in zip(self._parameters, values, strict=True):
-                value.copy_(state[f"{name}/{key}"])
+            for (key, p), value in zip(self._parameters.items(), values, strict=True):
+                value.copy_(piece(p, state[f"{name}/{key}"]))
 
 
 @contextmanager

@@ -21,34 +21,39 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from decaylab.decay.sharding import local
 from decaylab.errors import DecaylabError
 from decaylab.train.config import AnyRun, from_dict, to_dict
+from decaylab.train.distributed import piece, whole
 
 KEEP = 2
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return a model's parameters and buffers by name, tied ones once, under the first of their names."""
+    """Return a model's parameters and buffers by name, tied ones once, under the first of their names, and whole.
+
+    Where weights are sharded, all processes have to call this.
+    """
     seen: set[int] = set()
     tensors = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            tensors[name] = tensor.detach().contiguous()
+            tensors[name] = whole(tensor.detach()).contiguous()
     return tensors
 
 
 def load_model_tensors(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Copy named tensors into a model.
+    """Copy named tensors into a model; each process its share where weights are sharded.
 
     Raises:
         DecaylabError: A name is missing, unknown, or has another shape.
     """
-    expected = model_tensors(model)
-    for name in expected.keys() - tensors.keys():
+    expected = _names(model)
+    for name in expected - tensors.keys():
         raise DecaylabError(f"{origin} has no {name!r}: it belongs to a model with other settings")
-    for name in tensors.keys() - expected.keys():
+    for name in tensors.keys() - expected:
         raise DecaylabError(f"{origin} has {name!r}, which this model has not: it belongs to other settings")
     targets = model.state_dict(keep_vars=True)
     with torch.no_grad():
@@ -56,23 +61,31 @@ def load_model_tensors(model: nn.Module, tensors: Mapping[str, Tensor], origin: 
             if targets[name].shape != tensor.shape:
                 shapes = f"{tuple(tensor.shape)}, this model {tuple(targets[name].shape)}"
                 raise DecaylabError(f"{origin}: {name!r} is {shapes}: it belongs to other settings")
-            targets[name].copy_(tensor)
+            local(targets[name]).copy_(piece(targets[name], tensor))
 
 
-def save(folder: Path, config: AnyRun, model: nn.Module, state: Mapping[str, Any]) -> None:
+def _names(model: nn.Module) -> set[str]:
+    """Return the names under which a model's tensors are kept."""
+    first: dict[int, str] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        first.setdefault(id(tensor), name)
+    return set(first.values())
+
+
+def save(folder: Path, config: AnyRun, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Write a checkpoint folder in one step.
 
     Args:
         folder: Its final name; one that is already there is replaced.
         config: The run's settings.
-        model: Its weights.
+        tensors: Its weights, from :func:`model_tensors`.
         state: Everything else: tensors, numbers, strings and containers of them.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     temporary.mkdir()
     try:
-        save_file({k: v.cpu() for k, v in model_tensors(model).items()}, temporary / "weights.safetensors")
+        save_file({name: tensor.cpu() for name, tensor in tensors.items()}, temporary / "weights.safetensors")
         torch.save(dict(state), temporary / "state.pt")
         (temporary / "config.json").write_text(json.dumps(to_dict(config), indent=1))
         if folder.exists():

@@ -18,6 +18,8 @@ from decaylab.train.limits import check as check
 
 # Raise it when a default, or the meaning of a setting, changes: every run id changes with it.
 FORMAT = 1
+# What init_from.run begins with when it names a folder in the format of transformers.
+FOREIGN = "hf:"
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -56,7 +58,7 @@ class LanguageModel:
         bias: Whether linear and norm layers have biases.
         tied: Whether the head shares the embedding's weights.
         init_std: Standard deviation at initialisation; residual projections get it over sqrt(2 num_layers).
-        activation: ``gelu`` or ``relu``.
+        activation: ``gelu``, ``gelu_tanh`` (its approximation in the published GPT-2) or ``relu``.
         branch_norm: Normalise the output of each residual branch, so that hidden matrices are scale-free.
         qk_norm: Normalise queries and keys.
         dropout: Share of dropped activations.
@@ -71,7 +73,7 @@ class LanguageModel:
     bias: bool = False
     tied: bool = True
     init_std: float = 0.02
-    activation: Literal["gelu", "relu"] = "gelu"
+    activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
     branch_norm: bool = False
     qk_norm: bool = False
     dropout: float = 0.0
@@ -233,17 +235,17 @@ class Divergence:
 
 @dataclass(frozen=True, kw_only=True)
 class InitFrom:
-    """Start from another run's snapshot instead of from random weights.
+    """Start from another run's snapshot, or from a published checkpoint, instead of from random weights.
 
     Attributes:
-        run: The other run's id.
+        run: The other run's id; or ``hf:FOLDER``, a GPT-2 saved by transformers, whose settings this run's model has.
         step: The step of the snapshot.
         weights: ``iterate`` or one of its averages.
         optimizer: Whether the optimizer's state comes along.
     """
 
     run: str
-    step: int
+    step: int = 0
     weights: str = "iterate"
     optimizer: bool = False
 

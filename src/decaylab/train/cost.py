@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decaylab.train.config import AnyRun, LanguageRun, VisionRun
+from decaylab.train.config import FOREIGN, AnyRun, LanguageRun, VisionRun
 
 _TRAIN_SIZE = {"digits": 1797, "cifar10": 50_000, "cifar100": 50_000}
 _IMAGE = {"digits": 8, "cifar10": 32, "cifar100": 32}
@@ -49,4 +49,5 @@ def threads_hint(config: AnyRun) -> int:
 
 def needs(config: AnyRun) -> tuple[str, ...]:
     """Return the ids of the runs that have to be trained before this one."""
-    return (config.init_from.run,) if config.init_from is not None else ()
+    source = config.init_from
+    return () if source is None or source.run.startswith(FOREIGN) else (source.run,)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from decaylab.train.config import Divergence
 
@@ -16,6 +18,10 @@ class DivergenceWatch:
 
     Args:
         config: How much, how long.
+
+    Attributes:
+        spikes: Spikes so far.
+        lasting: Of the first one that did not come back: what :meth:`see` said. Empty while all did.
     """
 
     def __init__(self, config: Divergence) -> None:
@@ -24,6 +30,17 @@ class DivergenceWatch:
         self._best = math.inf
         self._since: int | None = None
         self.spikes = 0
+        self.lasting = ""
+
+    @property
+    def opened(self) -> int | None:
+        """The step at which the present spike was seen first; None when there is none."""
+        return self._since
+
+    @property
+    def height(self) -> float:
+        """How far the smoothed loss is above its best so far."""
+        return 0.0 if self._smooth is None else self._smooth - self._best
 
     def see(self, step: int, loss: float) -> str | None:
         """Take in the mean training loss since the last call.
@@ -48,17 +65,22 @@ class DivergenceWatch:
         elif self._since is not None and self._smooth < self._best + rise / 2:
             self._since = None
         if self._since is not None and step - self._since >= self._config.patience:
-            return f"loss rose by {self._smooth - self._best:.3g} at step {self._since} and did not come back"
+            reason = f"loss rose by {self.height:.3g} at step {self._since} and did not come back"
+            self.lasting = self.lasting or reason
+            return reason
         return None
 
-    def state_dict(self) -> dict[str, float | int | None]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what is remembered, for a checkpoint."""
-        return {"smooth": self._smooth, "best": self._best, "since": self._since, "spikes": self.spikes}
+        return {
+            "smooth": self._smooth,
+            "best": self._best,
+            "since": self._since,
+            "spikes": self.spikes,
+            "lasting": self.lasting,
+        }
 
-    def load_state_dict(self, state: dict[str, float | int | None]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""
-        since, best, spikes = state["since"], state["best"], state["spikes"]
-        self._smooth = state["smooth"]
-        self._best = math.inf if best is None else float(best)
-        self._since = None if since is None else int(since)
-        self.spikes = int(spikes or 0)
+        self._smooth, self._best, self._since = state["smooth"], float(state["best"]), state["since"]
+        self.spikes, self.lasting = int(state["spikes"]), str(state.get("lasting", ""))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,18 +20,21 @@ import torch
 from torch import Tensor, nn
 
 from decaylab import probes
-from decaylab.errors import DecaylabError
+from decaylab.decay.sharding import local
 from decaylab.schedules import value as schedule_value
 from decaylab.train import checkpoint
+from decaylab.train.agenda import Agenda, Heartbeat, Order
 from decaylab.train.averaging import WeightAverages
 from decaylab.train.build import stepper
-from decaylab.train.config import AnyRun, check, run_id
+from decaylab.train.config import AnyRun, LanguageRun, check
+from decaylab.train.distributed import Processes, load_whole_state
 from decaylab.train.divergence import DivergenceWatch
 from decaylab.train.rounding import StochasticRounding
-from decaylab.train.tasks import build_task
+from decaylab.train.start import first_optimizer_state, load_first_weights
+from decaylab.train.state import RunState, Tally, seed_process
+from decaylab.train.tasks import Objective, build_task
 
 Record = Callable[[Mapping[str, float]], None]
-Heartbeat = Callable[[int, int], bool]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -63,6 +66,7 @@ def fit(
     heartbeat: Heartbeat | None = None,
     resume: bool = True,
     checkpoint_seconds: float = 60.0,
+    processes: Processes | None = None,
 ) -> Outcome:
     """Train one run to its end.
 
@@ -76,6 +80,8 @@ def fit(
         heartbeat: Called about once a second with (steps done, total); False stops the run after a checkpoint.
         resume: Continue from the newest whole checkpoint in ``folder``.
         checkpoint_seconds: Time between checkpoints.
+        processes: Those who train this run together, each of which calls this, with the same folder; only the leader
+            records, writes and is asked by ``heartbeat``. They name the device. One process by default.
 
     Returns:
         How it ended.
@@ -84,12 +90,18 @@ def fit(
         DecaylabError: Settings that cannot be trained, missing data, or a missing run to start from.
     """
     check(config)
-    place = torch.device(device)
+    processes = processes or Processes(device=device)
+    processes.check(config)
+    place = torch.device(processes.device)
     # The caller's random state is not ours to move.
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         torch.manual_seed(config.seed)
-        training = _Training(config, record, folder, place, resolve)
+        training = _Training(config, record if processes.leads else _nowhere, folder, processes, resolve)
         return training.run(heartbeat or (lambda step, total: True), resume, checkpoint_seconds)
+
+
+def _nowhere(values: Mapping[str, float]) -> None:
+    """Record nothing: the leader does."""
 
 
 class _Training:
@@ -100,31 +112,40 @@ class _Training:
         config: AnyRun,
         record: Record,
         folder: Path | None,
-        device: torch.device,
+        processes: Processes,
         resolve: Callable[[str], Path] | None,
     ) -> None:
-        self.config, self.record, self.folder, self.device = config, record, folder, device
-        self.task = build_task(config, device)
+        self.config, self.record, self.folder, self.processes = config, record, folder, processes
+        self.device = torch.device(processes.device)
+        self.task = build_task(config, self.device, processes)
         self.model = self.task.model.to(_DTYPES[config.weights]).train()
+        if config.init_from is not None:
+            load_first_weights(config, self.model, resolve)
+            if config.init_from.weights != "iterate":
+                self.task.recalibrate(self.model)
+        processes.shard(self.model)
         self.parameters = list(self.model.parameters())  # walking the modules would cost as much as a small layer
         self.total = self.task.total_steps
-        if config.init_from is not None:
-            self._start_from(resolve)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self.stepper = stepper(config, self.model, scaled=self.scaler.is_enabled())
         self.optimizer = self.stepper.optimizer
         self.rounding = StochasticRounding(self.parameters, config.seed) if config.stochastic_rounding else None
-        with self._widened(0):
-            self._start_optimizer(resolve)
+        if config.init_from is not None and config.init_from.optimizer:
+            self._start_optimizer(first_optimizer_state(config.init_from, resolve, self.device))
         self.averages = WeightAverages(config.averages, self.model, self.total)
         self.shadow: nn.Module | None = None
-        self.forward: nn.Module = torch.compile(self.model) if config.compile else self.model  # type: ignore[assignment]
+        objective: nn.Module = Objective(self.model, self.task.loss)
+        if config.compile:
+            objective = torch.compile(objective)  # type: ignore[assignment]
+        self.forward = processes.replicate(objective)
         self.probes = probes.ProbeRunner(config.probes.names, self.model, self.optimizer, every=config.probes.every)
         self.watch = DivergenceWatch(config.divergence)
-        self.loss_sum = torch.zeros((), device=device)
-        self.loss_count = 0
-        self.last: dict[str, float] = {}
-        self.evaluations = 0
+        self.tally = Tally(torch.zeros((), device=self.device))
+        self.last: dict[str, float | str] = {}
+        parts = {"averages": self.averages, "scaler": self.scaler, "watch": self.watch, "probes": self.probes}
+        self.state = RunState(config, self.model, self.optimizer, self.tally, parts, processes, self._widened)
+        if processes.rank:
+            seed_process(config.seed, processes.rank)
 
     def run(self, heartbeat: Heartbeat, resume: bool, checkpoint_seconds: float) -> Outcome:
         """Step until the end, a divergence or an interruption."""
@@ -132,39 +153,45 @@ class _Training:
         if start == 0:
             self._evaluate(0)
             self._snapshot(0)
-        began = beat = saved = time.monotonic()
+        agenda = Agenda(self.processes, heartbeat, checkpoint_seconds, start)
         for step in range(start, self.total):
             self._step(step)
             done = step + 1
             if done % self.config.probes.every == 0 or done == self.total:
                 reason = self._record(done)
                 if reason:
-                    return self._outcome("diverged", done, began, start, reason)
+                    return self._outcome("diverged", done, agenda.began, start, reason)
             if done % self.task.evaluate_every == 0 or done == self.total:
                 self._evaluate(done)
             self._snapshot(done)
-            now = time.monotonic()
-            if now - beat >= 1.0 and done < self.total:
-                beat = now
-                if not heartbeat(done, self.total):
-                    self._save(done)
-                    return self._outcome("interrupted", done, began, start, f"stopped at step {done}")
-            if now - saved >= checkpoint_seconds and done < self.total:
-                saved = now
+            order = agenda.after(done, self.total)
+            if order is not Order.GO:
                 self._save(done)
-        return self._outcome("done", self.total, began, start)
+            if order is Order.STOP:
+                return self._outcome("interrupted", done, agenda.began, start, f"stopped at step {done}")
+        self._conclude()
+        return self._outcome("done", self.total, agenda.began, start)
+
+    def _start_optimizer(self, state: dict[str, Any]) -> None:
+        """Take over an optimizer's state, but not its settings."""
+        groups = [dict(group) for group in self.optimizer.param_groups]
+        with self._widened(0):
+            load_whole_state(self.optimizer, state)
+        for group, own in zip(self.optimizer.param_groups, groups, strict=True):
+            group.update({key: v for key, v in own.items() if key != "params"})
 
     def _step(self, step: int) -> None:
         lr = schedule_value(self.config.schedule, step, self.config.optimizer.lr, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         batches = self.task.batches(step)
-        for batch in batches:
-            with self._autocast():
-                loss = self.task.loss(self.forward, batch) / len(batches)
-            self.scaler.scale(loss).backward()
-            self.loss_sum += loss.detach()
-        self.loss_count += 1
+        for number, batch in enumerate(batches, start=1):
+            with self.processes.syncing(self.forward, self.model, last=number == len(batches)):
+                with self._autocast():
+                    loss = self.forward(*batch) / len(batches)
+                self.scaler.scale(loss).backward()
+            self.tally.loss_sum += loss.detach()
+        self.tally.loss_count += 1
         clip = self.config.optimizer.clip
         if self.stepper.penalty or clip is not None:
             self.scaler.unscale_(self.optimizer)
@@ -185,7 +212,7 @@ class _Training:
     @torch.no_grad()
     def _add_penalty(self) -> None:
         """Add the gradient of the penalty in the loss, before the clipping as if autograd had done it."""
-        pairs = [(p.grad, p) for p in self.stepper.decayed if p.grad is not None]
+        pairs = [(local(p.grad), local(p)) for p in self.stepper.decayed if p.grad is not None]
         torch._foreach_add_([g for g, _ in pairs], [p for _, p in pairs], alpha=self.stepper.penalty)
 
     def _widened(self, step: int) -> AbstractContextManager[None]:
@@ -198,11 +225,13 @@ class _Training:
 
     def _record(self, done: int) -> str | None:
         """Emit the mean training loss since the last record; say why if the run has diverged."""
-        loss = float(self.loss_sum) / max(self.loss_count, 1)
-        self.loss_sum.zero_()
-        self.loss_count = 0
+        loss = float(self.processes.mean(self.tally.loss_sum)) / max(self.tally.loss_count, 1)
+        self.tally.loss_sum.zero_()
+        self.tally.loss_count = 0
         self._emit(done, {"train/batch_loss": loss, "lr": float(self.optimizer.param_groups[0]["lr"])})
         reason = self.watch.see(done, loss)
+        if self.watch.opened == done:
+            self._emit(done, {"train/spike": self.watch.height})
         if reason and (self.config.divergence.stop or not math.isfinite(loss)):
             return reason
         return None
@@ -210,13 +239,10 @@ class _Training:
     def _evaluate(self, done: int) -> None:
         """Measure the iterate and every average, and curvature where it is due."""
         curvature = self.config.probes.curvature and (
-            self.evaluations % self.config.probes.curvature_every == 0 or done == self.total
+            self.tally.evaluations % self.config.probes.curvature_every == 0 or done == self.total
         )
         metrics: dict[str, Tensor | float] = {}
-        for name in ("iterate", *self.averages.names):
-            model, prefix = self.model, ""
-            if name != "iterate":
-                model, prefix = self._averaged(name), f"{name}/"
+        for name, prefix, model in self._versions():
             with self._autocast():
                 metrics |= {f"{prefix}{key}": v for key, v in self.task.evaluate(model).items()}
             if curvature and name in self.config.probes.curvature_at:
@@ -224,114 +250,64 @@ class _Training:
                 for probe in self.config.probes.curvature:
                     measured = probes.measure(probe, model, batches, self.task.loss, seed=self.config.seed)
                     metrics |= {f"{prefix}{key}": v for key, v in measured.items()}
-        self.evaluations += 1
+        self.tally.evaluations += 1
         self._emit(done, _floats(metrics))
 
-    def _averaged(self, name: str) -> nn.Module:
-        """Return the shadow model holding one average, its norms recalibrated on the training set."""
-        if self.shadow is None:
-            self.shadow = copy.deepcopy(self.model).float()
-        self.averages.copy_to(name, self.shadow)
-        self.task.recalibrate(self.shadow)
-        return self.shadow
+    def _conclude(self) -> None:
+        """Measure what only the end of a run has, and let the model complete its prompt; checkpoints have served."""
+        metrics: dict[str, Tensor | float] = {}
+        for _, prefix, model in self._versions():
+            with self._autocast():
+                metrics |= {f"{prefix}{key}": v for key, v in self.task.conclude(model).items()}
+        if metrics:
+            self._emit(self.total, _floats(metrics))
+        completion = self.task.complete(self.model)
+        if completion is not None:
+            self.last["completion"] = completion
+        if self.folder is not None and self.processes.leads:
+            checkpoint.prune(self.folder, keep=0)
+
+    def _versions(self) -> Iterator[tuple[str, str, nn.Module]]:
+        """Yield the iterate and each average as a name, a prefix of its metrics and a model, one at a time."""
+        yield "iterate", "", self.model
+        for name in self.averages.names:
+            if self.processes.shards:
+                with self.averages.lent(name):
+                    yield name, f"{name}/", self.model
+                continue
+            if self.shadow is None:
+                self.shadow = copy.deepcopy(self.model).float()
+            self.averages.copy_to(name, self.shadow)
+            self.task.recalibrate(self.shadow)  # the statistics of norms belong to the weights they were taken with
+            yield name, f"{name}/", self.shadow
 
     def _emit(self, done: int, values: Mapping[str, float]) -> None:
         self.last.update(values)
         epochs = {"epoch": done / self.task.steps_per_epoch} if self.task.steps_per_epoch else {}
         self.record({"step": done, **epochs, **values})
 
-    def _start_from(self, resolve: Callable[[str], Path] | None) -> None:
-        origin = self._origin(resolve)
-        assert self.config.init_from is not None
-        tensors = checkpoint.load_weights(origin)
-        name = self.config.init_from.weights
-        if name != "iterate":
-            averages = checkpoint.load_state(origin)["averages"]
-            chosen = {k.removeprefix(f"{name}/"): v for k, v in averages.items() if k.startswith(f"{name}/")}
-            if not chosen:
-                raise DecaylabError(f"{origin} holds no average {name!r}; it has to be in that run's averages")
-            tensors |= chosen
-        checkpoint.load_model_tensors(self.model, tensors, str(origin))
-        if name != "iterate":
-            self.task.recalibrate(self.model)
-
-    def _start_optimizer(self, resolve: Callable[[str], Path] | None) -> None:
-        if self.config.init_from is not None and self.config.init_from.optimizer:
-            state = checkpoint.load_state(self._origin(resolve), self.device)
-            if state["optimizer"] is None:
-                raise DecaylabError("that run's snapshots hold no optimizer state; train it with snapshot_optimizer")
-            groups = [dict(group) for group in self.optimizer.param_groups]
-            self.optimizer.load_state_dict(state["optimizer"])
-            for group, own in zip(self.optimizer.param_groups, groups, strict=True):
-                group.update({key: v for key, v in own.items() if key != "params"})
-
-    def _origin(self, resolve: Callable[[str], Path] | None) -> Path:
-        source = self.config.init_from
-        assert source is not None
-        if resolve is None:
-            raise DecaylabError(f"this run starts from run {source.run}: train it in the store that holds that run")
-        folder = checkpoint.snapshot_folder(resolve(source.run), source.step)
-        if not folder.is_dir():
-            raise DecaylabError(
-                f"run {source.run} has no snapshot at step {source.step}: train that run first, with snapshots_every"
-            )
-        return folder
-
-    def _state(self, *, optimizer: bool = True) -> dict[str, Any]:
-        random = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
-        return {
-            "run": run_id(self.config),
-            "optimizer": self.optimizer.state_dict() if optimizer else None,
-            "averages": self.averages.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "watch": self.watch.state_dict(),
-            "probes": self.probes.state_dict(),
-            "loss": (self.loss_sum, self.loss_count),
-            "evaluations": self.evaluations,
-            "random": random,
-        }
-
     def _save(self, done: int) -> None:
         if self.folder is not None:
             self.record({"checkpoint": done})
-            checkpoint.save(checkpoint.checkpoint_folder(self.folder, done), self.config, self.model, self._state())
-            checkpoint.prune(self.folder)
+            self.state.save(checkpoint.checkpoint_folder(self.folder, done))
+            if self.processes.leads:
+                checkpoint.prune(self.folder)
 
     def _snapshot(self, done: int) -> None:
         every, unit = self.task.snapshots_every, self.task.steps_per_epoch or 1
         wanted = bool(every) and done % every == 0
         wanted = wanted or (done % unit == 0 and done // unit in self.config.snapshots_at)
-        if self.folder is None or not wanted:
-            return
-        state = self._state(optimizer=self.config.snapshot_optimizer)
-        checkpoint.save(checkpoint.snapshot_folder(self.folder, done), self.config, self.model, state)
+        # What a finished language model says is asked later on, too.
+        wanted = wanted or (done == self.total and isinstance(self.config, LanguageRun))
+        if self.folder is not None and wanted:
+            folder = checkpoint.snapshot_folder(self.folder, done)
+            self.state.save(folder, optimizer=self.config.snapshot_optimizer)
 
     def _resume(self) -> int:
-        """Load the newest checkpoint that is whole and belongs to this run; return its step, or 0."""
-        for done, path in checkpoint.checkpoints(self.folder) if self.folder else []:
-            try:
-                tensors, state = checkpoint.load_weights(path), checkpoint.load_state(path, self.device)
-            except DecaylabError:
-                continue  # a damaged one: the one before it is as good, only older
-            if state.get("run") != run_id(self.config):
-                continue
-            checkpoint.load_model_tensors(self.model, tensors, str(path))
-            with self._widened(done):
-                self.optimizer.load_state_dict(state["optimizer"])
-            self.averages.load_state_dict(state["averages"])
-            self.scaler.load_state_dict(state["scaler"])
-            self.watch.load_state_dict(state["watch"])
-            self.probes.load_state_dict(state["probes"])
-            self.loss_sum.copy_(state["loss"][0])
-            self.loss_count, self.evaluations = state["loss"][1], state["evaluations"]
-            torch.set_rng_state(state["random"]["cpu"].cpu())
-            if "cuda" in state["random"]:
-                torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self.device)
+        done = self.state.resume(self.folder) if self.folder is not None else 0
+        if done:
             self.record({"resume": done})
-            return done
-        return 0
+        return done
 
     def _outcome(
         self,
@@ -343,12 +319,14 @@ class _Training:
     ) -> Outcome:
         seconds = time.monotonic() - began
         speed = (done - start) / seconds if seconds else 0.0
-        timing = {
+        timing: dict[str, float | str] = {
             "seconds": seconds,
             "steps_per_second": speed,
             "examples_per_second": speed * self.task.examples_per_step,
             "spikes": float(self.watch.spikes),
         }
+        if self.watch.lasting:
+            timing["spike"] = self.watch.lasting
         return Outcome(
             status=status, reason=reason, steps=done, summary={**self.last, **timing, "data": self.task.fingerprint}
         )

@@ -7,6 +7,7 @@ that share a seed see the same order whatever their learning rate or decay.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from decaylab import data
+from decaylab.train import checkpoint
 from decaylab.train.averaging import evaluating
 from decaylab.train.build import language_model, vision_model
 from decaylab.train.config import AnyRun, LanguageRun, VisionRun
+from decaylab.train.distributed import Processes
+from decaylab.train.passage import complete, text_batches
 
 Batch = tuple[Tensor, Tensor]
 
@@ -44,6 +48,14 @@ class Task(Protocol):
         """Return the metrics of a model as scalars on the device; its mode and the random state stay as they are."""
         ...
 
+    def conclude(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the metrics that only the end of a run has."""
+        ...
+
+    def complete(self, model: nn.Module) -> str | None:
+        """Return a prompt with the finished model's continuation, if the run has a prompt."""
+        ...
+
     def recalibrate(self, model: nn.Module) -> None:
         """Compute the statistics of BatchNorm anew from the training set."""
         ...
@@ -53,7 +65,25 @@ class Task(Protocol):
         ...
 
 
-def build_task(config: AnyRun, device: torch.device) -> Task:
+class Objective(nn.Module):
+    """The loss of a batch as a module, so that it is compiled, and replicated, together with the model.
+
+    Args:
+        model: The model.
+        loss: ``loss(model, batch)``.
+    """
+
+    def __init__(self, model: nn.Module, loss: Callable[[nn.Module, Batch], Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self._loss = loss
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the mean loss of the inputs x with the targets y."""
+        return self._loss(self.model, (x, y))
+
+
+def build_task(config: AnyRun, device: torch.device, processes: Processes) -> Task:
     """Load the data and build the model of a run.
 
     Raises:
@@ -61,7 +91,7 @@ def build_task(config: AnyRun, device: torch.device) -> Task:
     """
     if isinstance(config, VisionRun):
         return VisionTask(config, device)
-    return LanguageTask(config, device)
+    return LanguageTask(config, device, processes)
 
 
 class VisionTask:
@@ -130,6 +160,14 @@ class VisionTask:
                 metrics[f"{split}/loss"], metrics[f"{split}/error"] = loss / len(y), errors / len(y)
         return metrics
 
+    def conclude(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return nothing: the test set is part of every evaluation."""
+        return {}
+
+    def complete(self, model: nn.Module) -> str | None:
+        """Return nothing."""
+        return None
+
     @torch.no_grad()
     def recalibrate(self, model: nn.Module) -> None:
         """Set the statistics of BatchNorm to their plain mean over the training set."""
@@ -161,9 +199,9 @@ class VisionTask:
 class LanguageTask:
     """Next-token prediction on one stream of tokens, sequences drawn with replacement as in nanoGPT."""
 
-    def __init__(self, config: LanguageRun, device: torch.device) -> None:
-        self._config = config
-        stream = data.text(config.data.corpus, config.data.tokenizer)
+    def __init__(self, config: LanguageRun, device: torch.device, processes: Processes) -> None:
+        self._config, self._device, self._processes = config, device, processes
+        self._stream = stream = data.text(config.data.corpus, config.data.tokenizer)
         self.fingerprint = str(stream.manifest["train"]["sha256"])[:16]
         context = config.model.context
         self._train = data.sampling.Sequences(stream.train, context, device, limit=config.data.train_tokens)
@@ -183,8 +221,9 @@ class LanguageTask:
 
     def batches(self, step: int) -> list[Batch]:
         """Return the micro-batches of a step: tokens (B, T) and the tokens that follow (B, T)."""
-        x, y = self._train.step(self._config.batch_size, step, seed=self._config.seed)
-        parts = self._config.accumulation
+        size = self._config.batch_size
+        x, y = self._train.step(size, step, seed=self._config.seed, rows=self._processes.rows(size))
+        parts = self._processes.num_parts(size, self._config.accumulation)
         return list(zip(x.chunk(parts), y.chunk(parts), strict=True)) if parts > 1 else [(x, y)]
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -198,12 +237,45 @@ class LanguageTask:
         metrics = {}
         with evaluating(model):
             for split, batches in self._fixed.items():
-                total = torch.zeros((), device=batches[0][0].device)
-                for batch in batches:
-                    total += self.loss(model, batch)
-                metrics[f"{split}/loss"] = total / len(batches)
+                total = torch.zeros((), device=self._device)
+                for batch, weight in self._processes.share(batches):
+                    total += weight * self.loss(model, batch)
+                metrics[f"{split}/loss"] = self._processes.sum(total) / len(batches)
         metrics["gap"] = metrics["val/loss"] - metrics["train/loss"]
         return metrics
+
+    @torch.no_grad()
+    def conclude(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the mean loss a token of the test text, if there is one."""
+        path = self._config.evaluation.text_file
+        if path is None:
+            return {}
+        size = self._config.evaluation.batch_size
+        batches = text_batches(self._stream, path, self._config.model.context, size, self._device)
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        with evaluating(model):
+            for batch, weight in self._processes.share(batches):
+                total += weight * self.loss(model, batch).double() * batch[1].numel()
+        return {"test/loss": self._processes.sum(total) / sum(y.numel() for _, y in batches)}
+
+    def complete(self, model: nn.Module) -> str | None:
+        """Return the prompt and its continuation, drawn with the run's seed."""
+        settings = self._config.evaluation
+        if settings.prompt is None:
+            return None
+        if self._processes.shards:  # drawing goes through parts of the model, which only know whole weights
+            tensors = checkpoint.model_tensors(model)
+            model = language_model(self._config.model, self._stream.vocab_size).to(self._device)
+            checkpoint.load_model_tensors(model, tensors, "this run")
+        return complete(
+            model,
+            self._stream,
+            settings.prompt,
+            num_tokens=settings.prompt_tokens,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            seed=self._config.seed,
+        )
 
     def recalibrate(self, model: nn.Module) -> None:
         """Do nothing: layer norms keep no statistics."""

@@ -1,0 +1,94 @@
+"""What does a language model make of a text that it is given: the loss of each of its tokens, or its continuation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decaylab.data.stream import TokenStream
+from decaylab.errors import DecaylabError
+
+
+def text_batches(
+    stream: TokenStream, path: str | Path, context: int, batch_size: int, device: torch.device | str
+) -> list[tuple[Tensor, Tensor]]:
+    """Cut a text file into sequences so that each of its tokens but the first is predicted once.
+
+    Sequences lie one after the other, so a token is predicted from the tokens before it in its own sequence: 0 to
+    ``context - 1`` of them besides the first. This is the usual measure with non-overlapping windows.
+
+    Args:
+        stream: Gives the tokenizer.
+        path: A text file in UTF-8.
+        context: Tokens a sequence, T.
+        batch_size: Sequences a batch, B.
+        device: Where the batches are wanted.
+
+    Returns:
+        Tokens and the tokens that follow, int64 (B, T) each; the rest of the text comes as a batch of one shorter
+        sequence.
+
+    Raises:
+        DecaylabError: The file cannot be read or has fewer than two tokens.
+    """
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except OSError as error:
+        raise DecaylabError(f"the test text {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise DecaylabError(f"the test text {path} is not UTF-8: convert it") from None
+    tokens = torch.tensor(stream.encode(text), dtype=torch.long, device=device)
+    if len(tokens) < 2:
+        raise DecaylabError(f"the test text {path} has {len(tokens)} tokens: at least two are needed")
+    whole = (len(tokens) - 1) // context
+    x = tokens[: whole * context].view(whole, context)
+    y = tokens[1 : whole * context + 1].view(whole, context)
+    batches = list(zip(x.split(batch_size), y.split(batch_size), strict=True)) if whole else []
+    rest = tokens[whole * context :][None]
+    return batches + ([(rest[:, :-1], rest[:, 1:])] if rest.shape[1] > 1 else [])
+
+
+def complete(
+    model: nn.Module,
+    stream: TokenStream,
+    prompt: str,
+    *,
+    num_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 0,
+) -> str:
+    """Return a prompt with the model's continuation.
+
+    Ids that no text has (a vocabulary padded to a rounder number) are never drawn.
+
+    Args:
+        model: A `decaylab.models.GPT`; its mode and the random state stay as they are.
+        stream: Gives the tokenizer.
+        prompt: At least one token.
+        num_tokens: How many tokens to add.
+        temperature: Divides the logits; 0 always takes the most likely token.
+        top_k: Draw among the k most likely tokens only.
+        seed: Decides the draw.
+
+    Raises:
+        DecaylabError: The prompt has no tokens.
+    """
+    ids = stream.encode(prompt)
+    if not ids:
+        raise DecaylabError("the prompt has no tokens: give at least one character")
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    gpt: Any = model
+    tokens = gpt.generate(
+        torch.tensor([ids], device=device),
+        num_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        generator=generator,
+        num_ids=stream.vocab_size,
+    )
+    return stream.decode(tokens[0].tolist())

@@ -1,0 +1,100 @@
+"""Where do the first weights come from, if they are not random: another run's snapshot, or a published checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decaylab.errors import DecaylabError
+from decaylab.models import transformers_format
+from decaylab.train import checkpoint
+from decaylab.train.config import FOREIGN, AnyRun, InitFrom, LanguageModel, LanguageRun
+
+Resolve = Callable[[str], Path]
+_NORM_EPS = 1e-5
+
+
+def load_first_weights(config: AnyRun, model: nn.Module, resolve: Resolve | None) -> None:
+    """Copy the weights that ``config.init_from`` names into a model.
+
+    Args:
+        config: The run's settings.
+        model: Its model, with whole weights.
+        resolve: Gives the folder of another run.
+
+    Raises:
+        DecaylabError: The snapshot or checkpoint is missing, damaged, or of a model with other settings.
+    """
+    source = config.init_from
+    assert source is not None
+    if source.run.startswith(FOREIGN):
+        if not isinstance(config, LanguageRun):
+            raise DecaylabError(f"{source.run} is a language model: only a language run can start from it")
+        folder = Path(source.run.removeprefix(FOREIGN)).expanduser()
+        vocabulary: Any = model.vocab_size
+        checkpoint.load_model_tensors(model, _foreign(folder, config.model, int(vocabulary)), str(folder))
+        return
+    origin = _origin(source, resolve)
+    tensors = checkpoint.load_weights(origin)
+    if source.weights != "iterate":
+        averages = checkpoint.load_state(origin)["averages"]
+        prefix = f"{source.weights}/"
+        chosen = {k.removeprefix(prefix): v for k, v in averages.items() if k.startswith(prefix)}
+        if not chosen:
+            raise DecaylabError(f"{origin} holds no average {source.weights!r}; it has to be in that run's averages")
+        tensors |= chosen
+    checkpoint.load_model_tensors(model, tensors, str(origin))
+
+
+def first_optimizer_state(source: InitFrom, resolve: Resolve | None, device: torch.device) -> dict[str, Any]:
+    """Return the optimizer's state of the snapshot that a run starts from.
+
+    Raises:
+        DecaylabError: The snapshot is missing or holds none.
+    """
+    if source.run.startswith(FOREIGN):
+        raise DecaylabError(f"{source.run} holds no optimizer state: leave init_from.optimizer off")
+    state: dict[str, Any] | None = checkpoint.load_state(_origin(source, resolve), device)["optimizer"]
+    if state is None:
+        raise DecaylabError("that run's snapshots hold no optimizer state; train it with snapshot_optimizer")
+    return state
+
+
+def _origin(source: InitFrom, resolve: Resolve | None) -> Path:
+    if resolve is None:
+        raise DecaylabError(f"this run starts from run {source.run}: train it in the store that holds that run")
+    folder = checkpoint.snapshot_folder(resolve(source.run), source.step)
+    if not folder.is_dir():
+        raise DecaylabError(
+            f"run {source.run} has no snapshot at step {source.step}: train that run first, with snapshots_every"
+        )
+    return folder
+
+
+def _foreign(folder: Path, model: LanguageModel, vocab_size: int) -> dict[str, Tensor]:
+    """Read a checkpoint in transformers' format for a model with the given settings.
+
+    A larger vocabulary, such as 50,304 for GPT-2's 50,257, gets the mean row for each id that no text has: zeros would
+    be a far more likely token than most, since GPT-2's logits are well below zero.
+    """
+    theirs, tensors = transformers_format.read(folder)
+    own: dict[str, Any] = {name: getattr(model, name) for name in model.__dataclass_fields__}
+    own |= {"norm_eps": _NORM_EPS, "vocab_size": vocab_size}
+    for name in ("num_layers", "num_heads", "width", "context", "bias", "tied", "activation", "norm_eps"):
+        if own[name] != theirs[name]:
+            hint = "" if name == "norm_eps" else f": set model.{name.replace('_', '-')} to {theirs[name]}"
+            raise DecaylabError(f"{folder} has {name} {theirs[name]}, this run's model {own[name]}{hint}")
+    if own["branch_norm"] or own["qk_norm"]:
+        raise DecaylabError(f"{folder} is a plain GPT-2: leave model.branch-norm and model.qk-norm off")
+    missing = vocab_size - int(theirs["vocab_size"])
+    if missing < 0:
+        raise DecaylabError(f"{folder} has {theirs['vocab_size']} tokens, more than this run's {vocab_size}")
+    for name in ("transformer.wte.weight", "lm_head.weight"):
+        if name in tensors and missing:
+            rows = tensors[name]
+            tensors[name] = torch.cat([rows, rows.mean(0, keepdim=True).expand(missing, -1)])
+    return tensors
