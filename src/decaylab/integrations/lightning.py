@@ -1,0 +1,101 @@
+"""How is decay watched, or a rule attached, inside a Lightning ``Trainer``?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from decaylab.decay import Handle, Rule
+from decaylab.errors import DecaylabError
+from decaylab.integrations.installing import Installation, plain
+from decaylab.probes.context import LossFunction, Probe
+from decaylab.probes.log import Log, Sink
+from decaylab.probes.table import DEFAULT_PROBES
+
+try:
+    from lightning.pytorch import Callback
+except ImportError:
+    try:
+        from pytorch_lightning import Callback  # type: ignore[import-not-found,no-redef,unused-ignore]
+    except ImportError:
+        raise DecaylabError("lightning is not installed: pip install 'decaylab[lightning]'") from None
+
+
+class LightningCallback(Callback):  # type: ignore[misc,unused-ignore]
+    """Watches every optimizer of a Lightning module and, if asked to, attaches a rule of decaylab to each.
+
+    The logs travel in the Trainer's checkpoints; a rule's state travels in the optimizer's.
+
+    Attributes:
+        logs: One log an optimizer, from the beginning of the fit on.
+        handles: The rules' handles.
+
+    Example:
+        ::
+
+            from decaylab.integrations import LightningCallback
+
+            watcher = LightningCallback(every=50)
+            Trainer(callbacks=[watcher]).fit(module, loader)
+            print(watcher.logs[0].summary())
+    """
+
+    def __init__(
+        self,
+        *,
+        every: int = 50,
+        probes: Iterable[str | Probe] = DEFAULT_PROBES,
+        rule: Rule | None = None,
+        decay: Sequence[str] = ("matrix", "embedding"),
+        exclude: Sequence[str] = (),
+        roles: Mapping[str, Any] | None = None,
+        loss_fn: LossFunction | None = None,
+        batches: Sequence[Any] | None = None,
+        sinks: Sequence[Sink] = (),
+    ) -> None:
+        """Say what to install; it is installed when the fit starts.
+
+        Args:
+            every: Optimizer steps between two records.
+            probes: What to record.
+            rule: A decay rule, for optimizers with ``weight_decay=0``; None leaves decay to the optimizers.
+            decay: Roles that the rule acts on.
+            exclude: Roles, parameter names or patterns that it never acts on.
+            roles: Overrides of parameter roles.
+            loss_fn: ``loss_fn(model, batch)`` for probes that run the model.
+            batches: Their batches.
+            sinks: Where records go besides the logs.
+        """
+        super().__init__()
+        self._installation = Installation(
+            rule=rule, decay=tuple(decay), exclude=tuple(exclude), every=every, probes=tuple(probes), loss_fn=loss_fn,
+            batches=batches, roles=roles, sinks=sinks,
+        )  # fmt: skip
+        self.logs: list[Log] = []
+        self.handles: list[Handle] = []
+        self._saved: list[dict[str, Any]] = []
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Attach the rule to every optimizer and watch it. Checkpoints of optimizers are loaded after this."""
+        self.logs, self.handles = [], []
+        for optimizer in trainer.optimizers:
+            handle, log = self._installation.install(pl_module, optimizer)
+            self.logs.append(log)
+            self.handles += [handle] if handle is not None else []
+        for log, saved in zip(self.logs, self._saved, strict=False):
+            log.load_state_dict(saved)
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Take the hooks off; the logs stay."""
+        for log in self.logs:
+            log.remove()
+        for handle in self.handles:
+            handle.remove()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What goes into the Trainer's checkpoint."""
+        return {"logs": [plain(log.state_dict()) for log in self.logs]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep what was in the checkpoint until there are optimizers."""
+        self._saved = list(state_dict["logs"])
