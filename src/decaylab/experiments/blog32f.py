@@ -11,7 +11,7 @@ from decaylab.experiments.gpt2 import PLAIN, smoke
 from decaylab.experiments.grid import grid
 from decaylab.experiments.quantity import final
 from decaylab.experiments.series import curves, finals
-from decaylab.experiments.spec import Chart, Claim, Experiment, RunSpec
+from decaylab.experiments.spec import Chart, Claim, Experiment, Label, RunSpec
 from decaylab.schedules import Schedule
 from decaylab.train.config import (
     Averages,
@@ -79,7 +79,7 @@ def _plan(budget: str, seeds: Sequence[int]) -> list[RunSpec]:
     return [RunSpec(config=s.config, labels={**s.labels, "network": "untied GPT"}) for s in every]
 
 
-def _at(schedule: str, wd: float) -> dict[str, str | float | int]:
+def _at(schedule: str, wd: float) -> dict[str, Label]:
     return {"schedule": schedule, "wd": wd}
 
 

@@ -9,12 +9,12 @@ from decaylab.experiments.gpt2 import SEEDS, base_run, main_runs, relabelled, tr
 from decaylab.experiments.grid import grid
 from decaylab.experiments.quantity import final
 from decaylab.experiments.series import curves, finals
-from decaylab.experiments.spec import Chart, Claim, Experiment, RunSpec
+from decaylab.experiments.spec import Chart, Claim, Experiment, Label, RunSpec
 from decaylab.experiments.tuned import tuned_lower
 
 LOSS = final("train/loss", name="training loss")
-PENALTY = {"rule": "L2 in the loss"}
-DECOUPLED = {"rule": "decoupled"}
+PENALTY: dict[str, Label] = {"rule": "L2 in the loss"}
+DECOUPLED: dict[str, Label] = {"rule": "decoupled"}
 # (micro-batches a step, coefficients) of the authors' commands: the global batch is 256 either way, only the rounding
 # differs.
 _PAPER_PENALTIES = ((32, (1e-6, 3e-6)), (8, (5e-6, 7e-6)), (32, (1e-5, 1e-4, 1e-3)))

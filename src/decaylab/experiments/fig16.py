@@ -25,7 +25,7 @@ def _plan(budget: str, seeds: Sequence[int]) -> list[RunSpec]:
         decay=replace(base.decay, rule="l2"),
         accumulation=16 if budget == "paper" else base.accumulation,
     )
-    specs = []
+    specs: list[RunSpec] = []
     for decay, decays in (("none", (0.0,)), ("with", _DECAYS[budget])):
         specs += grid(base, {"decay.weight_decay": decays, "seed": list(seeds)}, labels={"decay": decay})
     return specs

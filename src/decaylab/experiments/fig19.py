@@ -10,13 +10,13 @@ from decaylab.experiments.gpt2 import SEEDS, base_run, main_runs, relabelled, tr
 from decaylab.experiments.grid import grid
 from decaylab.experiments.quantity import final, mean_over
 from decaylab.experiments.series import curves
-from decaylab.experiments.spec import Chart, Claim, Experiment, RunSpec
+from decaylab.experiments.spec import Chart, Claim, Experiment, Label, RunSpec
 from decaylab.experiments.tuned import tuned_lower
 
 LOSS = final("train/loss", name="training loss")
 BEFORE = mean_over("train/loss", 0.5, 0.8, name="training loss")
-USUAL = {"stretch": 1.0}
-SLOWER = {"wd": 0.0, "schedule": "slower decay"}
+USUAL: dict[str, Label] = {"stretch": 1.0}
+SLOWER: dict[str, Label] = {"wd": 0.0, "schedule": "slower decay"}
 _STRETCH = (1.1, 1.2, 1.3)  # length of the cosine over that of the run
 
 

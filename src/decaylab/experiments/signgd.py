@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from decaylab import schedules
 from decaylab.experiments import evidence, statistics
 from decaylab.experiments.checks import Check
-from decaylab.experiments.spec import Chart, Claim, Experiment, RunSpec
+from decaylab.experiments.spec import Chart, Claim, Experiment, Label, RunSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,7 +137,9 @@ def _largest(name: str, claimed: tuple[float, float], *, invariant: bool) -> Che
     def run(results: Results) -> Evidence:
         parts = []
         for weight_decay in DECAYS:
-            values = {s: float(simulate(s, weight_decay, invariant).distance.max()) for s in _seeds(results)}
+            values: dict[Label, float] = {
+                s: float(simulate(s, weight_decay, invariant).distance.max()) for s in _seeds(results)
+            }
             comparison = statistics.mean_comparison(values, claimed, name=f"{name}, WD {weight_decay:g}")
             parts.append(evidence.from_comparison(comparison))
         return evidence.all_of(parts)

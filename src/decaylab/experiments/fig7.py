@@ -1,0 +1,191 @@
+"""Fig. 7: does weight decay keep bfloat16 training from diverging?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from decaylab.experiments.checks import all_of, diverges_more, higher, lower
+from decaylab.experiments.gpt2 import PAPER, PLAIN, smoke
+from decaylab.experiments.grid import grid
+from decaylab.experiments.quantity import final
+from decaylab.experiments.series import curves
+from decaylab.experiments.spec import Chart, Claim, Experiment, Label, RunSpec
+from decaylab.train.config import Divergence, Evaluation, Probes
+
+LOSS = final("train/loss", name="training loss")
+# The long context of the paper's bfloat16 runs, in the micro-batches of the authors' commands.
+LONG_CONTEXT = replace(
+    PAPER,
+    model=replace(PAPER.model, context=1024),
+    accumulation=16,
+    probes=replace(PAPER.probes, curvature=()),
+    divergence=Divergence(rise=1.0, patience=2000),
+    snapshots_every=0,
+    snapshot_optimizer=False,
+)
+SMALL = replace(
+    PLAIN,
+    decay=replace(PLAIN.decay, roles=("matrix", "embedding", "head")),
+    schedule=replace(PLAIN.schedule, warmup_steps=24),
+    divergence=Divergence(rise=1.0, patience=100),
+    evaluation=Evaluation(every=20, batches=4, batch_size=256),
+    probes=Probes(names=("norms", "effective_lr"), every=10),
+    steps=600,
+    snapshot_optimizer=False,
+)
+_RATES = {
+    "smoke": {"large": 1.0, "moderate": 0.5},
+    "mini": {"large": 1.0, "moderate": 0.5},
+    "paper": {"large": 1e-3, "moderate": 6e-4},
+}
+_DECAYS = {"none": 0.0, "small": 0.1, "large": 0.3}
+_LOW_LR = 1e-3  # where updates are small beside the spacing of bfloat16 numbers
+# How weights are stored, another matter than the arithmetic of the forward and backward pass.
+_STORED: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "bfloat16 weights": {"weights": "bfloat16"},
+    "bfloat16 weights, stochastic rounding": {"weights": "bfloat16", "stochastic_rounding": True},
+}
+
+
+def _plan(budget: str, seeds: Sequence[int]) -> list[RunSpec]:
+    base = LONG_CONTEXT if budget == "paper" else smoke(SMALL) if budget == "smoke" else SMALL
+    axes: dict[Any, Any] = {
+        "precision": ("bfloat16", "float32"),
+        "optimizer.lr": _RATES[budget],
+        "decay.weight_decay": _DECAYS,
+        "seed": list(seeds),
+    }
+    specs = list(grid(base, axes, labels={"study": "divergence"}))
+    if budget != "paper":
+        low = replace(base, optimizer=replace(base.optimizer, lr=_LOW_LR))
+        for name, settings in _STORED.items():
+            where: dict[str, Label] = {"study": "storage", "precision": name, "lr": "low", "lr_value": _LOW_LR}
+            where |= {"wd": "none", "wd_value": 0.0}
+            specs += grid(replace(low, **settings), {"seed": list(seeds)}, labels=where)
+    return [
+        RunSpec(config=s.config, labels={**s.labels, "panel": f"{s.labels['precision']}, LR {s.labels['lr_value']:g}"})
+        for s in specs
+    ]
+
+
+def _at(precision: str, lr: str, wd: str) -> dict[str, Label]:
+    return {"study": "divergence", "precision": precision, "lr": lr, "wd": wd}
+
+
+def _stored(name: str) -> dict[str, Label]:
+    return {"study": "storage", "precision": name}
+
+
+DIVERGENCE: dict[str, Label] = {"study": "divergence"}
+STORAGE: dict[str, Label] = {"study": "storage"}
+
+EXPERIMENT = Experiment(
+    id="fig7",
+    title="Divergence in bfloat16, and what prevents it",
+    paper="Fig. 7",
+    question="A learning rate at which float32 trains well makes bfloat16 diverge: does weight decay, or a lower "
+    "learning rate, prevent it, and at what price?",
+    seeds={"smoke": (0,), "mini": (100, 101, 102, 103, 104), "paper": (0, 1, 2)},
+    plan=_plan,
+    charts=(
+        Chart(
+            id="loss",
+            title="Training loss",
+            data=curves("train/loss", where=DIVERGENCE, start=0.02),
+            x="step",
+            color="wd_value",
+            palette="wd",
+            panel="panel",
+            dash="seed",
+            over=None,
+            y_domain=(2.5, 8.0),
+            x_title="step",
+            y_title="training loss (nats per token)",
+            color_title="weight decay",
+            dash_title="seed",
+            caption="Loss on fixed training batches, one line a seed. A line that ends early is a run that diverged.",
+        ),
+        Chart(
+            id="norm",
+            title="Weight norm",
+            data=curves("weights/norm", where=DIVERGENCE),
+            x="step",
+            color="wd_value",
+            palette="wd",
+            panel="panel",
+            x_title="step",
+            y_title="norm of all weights",
+            color_title="weight decay",
+            caption="Without decay the weights grow as far as the learning rate carries them.",
+        ),
+        Chart(
+            id="storage",
+            title="Weights stored in bfloat16",
+            data=curves("train/loss", where=STORAGE, start=0.02),
+            x="step",
+            color="precision",
+            x_title="step",
+            y_title="training loss (nats per token)",
+            color_title="weights",
+            caption=f"LR {_LOW_LR:g} without decay, arithmetic in float32, mean over seeds with its 95 % interval. "
+            "In bfloat16 256 + 1 = 256: rounding to nearest loses what is smaller than half the spacing, rounding at "
+            "random keeps it on average. At the paper budget all weights are stored in float32.",
+        ),
+    ),
+    claims=(
+        Claim(
+            id="bfloat16-diverges",
+            sentence="At the large learning rate without weight decay more seeds diverge in bfloat16 than in float32.",
+            check=diverges_more(this=_at("bfloat16", "large", "none"), than=_at("float32", "large", "none")),
+        ),
+        Claim(
+            id="lower-lr-prevents-it",
+            sentence="In bfloat16 without decay fewer seeds diverge at the moderate learning rate.",
+            check=diverges_more(this=_at("bfloat16", "large", "none"), than=_at("bfloat16", "moderate", "none")),
+        ),
+        Claim(
+            id="decay-prevents-it",
+            sentence="In bfloat16 at the large learning rate fewer seeds diverge with either weight decay.",
+            check=all_of(
+                *(
+                    diverges_more(this=_at("bfloat16", "large", "none"), than=_at("bfloat16", "large", wd))
+                    for wd in ("small", "large")
+                )
+            ),
+        ),
+        Claim(
+            id="stored-in-bfloat16",
+            sentence="At a low learning rate, weights stored in bfloat16 end with a higher training loss than "
+            "weights stored in float32, and stochastic rounding"
+            " ends lower than rounding to nearest.",
+            check=all_of(
+                higher(LOSS, this=_stored("bfloat16 weights"), than=_stored("float32")),
+                lower(LOSS, this=_stored("bfloat16 weights, stochastic rounding"), than=_stored("bfloat16 weights")),
+            ),
+            budgets=("mini",),
+            untested={"paper": "all weights are stored in float32 there, as in the paper"},
+        ),
+        Claim(
+            id="decay-at-the-large-lr-is-better",
+            sentence="In bfloat16 the large learning rate with decay ends with a lower training loss than the moderate "
+            "one without.",
+            check=lower(LOSS, this=_at("bfloat16", "large", "small"), than=_at("bfloat16", "moderate", "none")),
+        ),
+    ),
+    recipe={
+        "smoke": "Twenty steps of the small network: proves that the path works.",
+        "mini": "The plain pre-LN GPT of Fig. 5, decay on matrices, embedding and head, 600 steps, 24 of warm-up, clip "
+        "1, bfloat16 autocast. Searched on seeds 0 to 3: LR 0.03 to 1 with and without clipping, decay 0.01 to 0.3. Up to "
+        "LR 0.5 neither precision diverges; at LR 1 bfloat16 does, early, and float32 does not: far above any useful "
+        "learning rate, where the paper has a moderate one and a divergence late in training. A run whose smoothed "
+        "loss rises by 1 nat and does not come back for 100 steps ends as diverged. Beside it the storage: LR 1e-3, "
+        "no decay, weights in float32 and in bfloat16, rounded to nearest and at random.",
+        "paper": "GPT-2 small with context 1024, batch 256 in 16 micro-batches of 16, LR 1e-3 and 6e-4, decays 0, 0.1 "
+        "and 0.3, bfloat16 autocast and float32, three seeds. The README's four commands have LR 6e-4 only, under the "
+        "name high_lr; the paper says that LR 1e-3 is the one that diverges and 6e-4 the one that does not, so both "
+        "are here. A run whose smoothed loss rises by 1 nat and does not come back for 2000 steps ends as diverged.",
+    },
+)
