@@ -53,13 +53,25 @@ def compare(baseline: torch.optim.Optimizer, other: torch.optim.Optimizer, round
     return ratio, statistics.median(plain), statistics.median(ruled)
 
 
+def save(out: Path, rows: list[tuple[str, str, str, str]]) -> None:
+    """Write the rows in the order of the table; rows of other rules that the file already has are kept."""
+    merged = {row[0]: row for row in rows}
+    if out.exists():
+        with out.open(newline="") as file:
+            merged = {row[0]: tuple(row) for row in list(csv.reader(file))[1:]} | merged
+    order = {name: place for place, name in enumerate(decay.TABLE)}
+    lines = sorted(merged.values(), key=lambda row: (order[row[0].split(" ")[0]], row[0]))
+    with atomic_path(out) as path, path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("rule", "ratio", "step_ms", "torch_ms"), *lines])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=12, help="blocks of GPT-2 small; 12 is the whole model")
     parser.add_argument("--rounds", type=int, default=9, help="timed steps of each kind")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rules", nargs="*", help="only these; all by default")
-    parser.add_argument("--out", type=Path, help="also write the ratios as CSV")
+    parser.add_argument("--out", type=Path, help="also write the ratios as CSV, after every rule")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -82,10 +94,8 @@ def main() -> None:
             label = name if native else f"{name} (native=False)"
             print(f"{label:<28} {ratio:5.2f}   {1e3 * ruled:7.1f} ms against {1e3 * plain:7.1f} ms", flush=True)
             rows.append((label, f"{ratio:.2f}", f"{1e3 * ruled:.1f}", f"{1e3 * plain:.1f}"))
-    if args.out:
-        with atomic_path(args.out) as path, path.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([("rule", "ratio", "step_ms", "torch_ms"), *rows])
+            if args.out:
+                save(args.out, rows)
     for row in rows:
         if row[0] == "decoupled":
             print(f"decay_step: Decoupled on fused AdamW / torch AdamW(weight_decay) = {row[1]} (target {TARGET:.2f})")

@@ -139,6 +139,18 @@ def test_a_rule_without_any_parameter_is_refused():
         decay.attach(torch.optim.SGD(weights(shapes=((3,),)), lr=0.1), decay.Hyperball())
 
 
+def test_a_parameter_that_takes_the_place_of_another_is_met():
+    params = weights()
+    opt = optimizer("sgd", params)
+    decay.attach(opt, decay.FixedNorm())
+    train(opt, gradients(1))
+    fresh = weights(seed=8)[1]
+    norm = fresh.detach().norm().item()
+    opt.param_groups[0]["params"][1] = fresh
+    train(opt, gradients(2))
+    assert fresh.detach().norm().item() == pytest.approx(norm, rel=1e-12)
+
+
 def test_wrong_arguments_are_named():
     opt = torch.optim.SGD(weights(), lr=0.1)
     with pytest.raises(DecaylabError, match="takes a decay rule, got float"):

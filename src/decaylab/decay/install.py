@@ -52,6 +52,7 @@ def attach(optimizer: Optimizer, rule: Rule, params: Iterable[Tensor] | None = N
 
     Example:
         >>> import torch
+        >>> from decaylab.decay import Decoupled, attach
         >>> weight = torch.nn.Parameter(torch.ones(2))
         >>> optimizer = torch.optim.SGD([weight], lr=0.5)
         >>> handle = attach(optimizer, Decoupled(weight_decay=0.2))
@@ -85,6 +86,8 @@ class Handle:
         self._use_native = native
         self._state: dict[Tensor, dict[str, Tensor]] = {}
         self._shared: dict[str, float] = {}
+        self._members: dict[int, tuple[tuple[Any, ...], list[Tensor]]] = {}
+        self._changed = self._sharded = False
         self._max_lr: dict[int, float] = {}
         self._old: dict[Tensor, Tensor] = {}
         self._loans: list[Loan] = []
@@ -125,24 +128,37 @@ class Handle:
 
     # ------------------------------------------------------------------ who belongs
 
+    def _covered(self, index: int, group: dict[str, Any]) -> list[Tensor]:
+        """The parameters of a group that the rule acts on; worked out again only when the group has changed."""
+        key = (group.get("decay", True), *map(id, group["params"]))
+        known = self._members.get(index)
+        if known is None or known[0] != key:
+            known = self._members[index] = (key, [p for p in group["params"] if self.covers(group, p)])
+            self._changed = True
+        return known[1]
+
     @torch.no_grad()
     def _meet_params(self) -> None:
         """Check groups, and show the rule the parameters that it has not seen yet."""
         new: list[Tensor] = []
         for index, group in enumerate(self._optimizer.param_groups):
-            covered = [p for p in group["params"] if self.covers(group, p)]
+            covered = self._covered(index, group)
             if not covered:
                 continue
             if index not in self._max_lr:
                 self._max_lr[index] = float(group.get("initial_lr", group["lr"]))
             self._check_group(index, group, covered)
             new += [p for p in covered if p not in self._state]
-        if not new and not self._state and self._given is None:
-            raise DecaylabError("the rule has no parameter to act on: every group of the optimizer has decay=False")
-        for p in new:
-            self._state[p] = {}
+        if not new and not self._state:
+            raise DecaylabError(
+                f"{type(self.rule).__name__} has no parameter to act on: the parameters are not of its kind, or all "
+                f"groups have decay=False"
+            )
+        self._state.update({p: {} for p in new})
+        self._sharded = any(map(sharding.is_sharded, self._state))
         if new:
             self.rule.prepare(new, self._state, self._shared)
+        self._changed = False
 
     def _check_group(self, index: int, group: dict[str, Any], covered: list[Tensor]) -> None:
         self._refuse_own_decay(index, group)
@@ -271,26 +287,26 @@ class Handle:
     def _collect(self) -> Step:
         """Sort this step's parameters into parts."""
         groups = self._optimizer.param_groups
-        if any(p not in self._state for group in groups for p in group["params"] if self.covers(group, p)):
+        members = [self._covered(index, group) for index, group in enumerate(groups)]
+        if self._changed:
             self._meet_params()
         parts: list[Part] = []
         absent: list[Tensor] = []
-        for index, group in enumerate(groups):
-            kinds: dict[tuple[torch.device, torch.dtype], Part] = {}
-            for p in group["params"]:
-                if not self.covers(group, p):
-                    continue
+        for index, (group, covered) in enumerate(zip(groups, members, strict=True)):
+            kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+            for p in covered:
                 if p.grad is None:
                     absent.append(p)
-                    continue
-                part = kinds.get((p.device, p.dtype))
-                if part is None:
-                    part = kinds[p.device, p.dtype] = self._part(index, group)
-                part.params.append(p)
-                part.weights.append(sharding.local(p))
+                else:
+                    kinds.setdefault((p.device, p.dtype), []).append(p)
             if kinds:
                 self._refuse_own_decay(index, group)
-            parts += kinds.values()
+            for params in kinds.values():
+                part = self._part(index, group)
+                part.params = params
+                part.weights = [sharding.local(p) for p in params] if self._sharded else params
+                part.whole = len(kinds) == 1 and len(covered) == len(group["params"])
+                parts.append(part)
         return Step(self._optimizer, parts, absent, self.steps + 1, self._state, self._shared)
 
     def _part(self, index: int, group: dict[str, Any]) -> Part:
@@ -303,7 +319,7 @@ class Handle:
     def _lend(self, part: Part, step: Step) -> bool:
         """Let the optimizer's kernel decay this part, where it has the rule and the whole group is the rule's."""
         convention = self.rule.native_convention
-        if convention is None or sum(p.grad is not None for p in part.group["params"]) != len(part.params):
+        if convention is None or not part.whole:
             return False
         value = self.rule.native_decay(part, step)
         loan = None

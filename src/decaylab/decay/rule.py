@@ -34,6 +34,7 @@ class Part:
         weights: Their tensors on this rank: the parameters themselves, or the local shards of a ``DTensor``.
         lr: The group's learning rate now, a number or a tensor as the user gave it.
         strength: Multiplier of the rule's decay schedule for this step.
+        whole: Whether these are all parameters of the group, apart from those without a gradient.
         old: Copies of ``weights`` from before the update; filled only for rules that set ``keeps_old``.
         find_max_lr: Looks up the peak learning rate of the group.
     """
@@ -44,6 +45,7 @@ class Part:
     lr: Scalar
     strength: Scalar
     find_max_lr: Callable[[], float]
+    whole: bool = False
     old: list[Tensor] = field(default_factory=list)
 
     @property

@@ -1,0 +1,45 @@
+"""``decaylab rules``: the overview, one rule, JSON, the docs page, and mistakes in one line."""
+
+import json
+
+from decaylab.cli import main
+from decaylab.decay.page import page
+from decaylab.decay.table import TABLE
+
+
+def test_the_overview_names_every_rule(capsys):
+    assert main(["rules"]) == 0
+    shown = capsys.readouterr().out
+    # folded columns may cut a long name, never a short one
+    assert all(name in shown for name in TABLE if len(name) < 12)
+
+
+def test_one_rule_with_its_options(capsys):
+    assert main(["rules", "weight-norm-control"]) == 0
+    shown = capsys.readouterr().out
+    assert "p <- p - k_t (1 - r ||p_0|| / ||p||) p" in shown
+    assert all(word in shown for word in ("2311.11446", "ratio", "target", "max_lr", "schedule", "total_steps"))
+
+
+def test_json(capsys):
+    assert main(["rules", "--json"]) == 0
+    assert [entry["name"] for entry in json.loads(capsys.readouterr().out)] == list(TABLE)
+
+
+def test_markdown(capsys, tmp_path):
+    assert main(["rules", "--markdown"]) == 0
+    assert capsys.readouterr().out == page()
+    costs = tmp_path / "costs.csv"
+    costs.write_text("rule,ratio,step_ms,torch_ms\ndecoupled,1.00,150.0,150.1\n")
+    assert main(["rules", "--markdown", "--costs", str(costs)]) == 0
+    assert "| decoupled | 1.00 | 150.0 | 150.1 |" in capsys.readouterr().out
+
+
+def test_mistakes(capsys, tmp_path):
+    assert main(["rules", "decopled"]) == 2
+    assert "did you mean 'decoupled'" in capsys.readouterr().err
+    assert main(["rules", "--markdown", "--costs", str(tmp_path / "none.csv")]) == 2
+    assert "cannot read" in capsys.readouterr().err
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    assert main(["rules", "--markdown", "--costs", str(tmp_path / "bad.csv")]) == 2
+    assert "is not a table of costs" in capsys.readouterr().err
