@@ -8,24 +8,40 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from decaylab.errors import DecaylabError, unknown
 from decaylab.runs.launch import launch
 from decaylab.runs.queue import Run
-from decaylab.runs.store import Store
-from decaylab.train.config import KINDS, AnyRun, LanguageRun, VisionRun, check, from_dict, kind, run_id, to_dict
+from decaylab.runs.store import RunRow, Store
+from decaylab.runs.torchrun import is_torchrun, train_together
+from decaylab.train.config import (
+    FOREIGN,
+    KINDS,
+    AnyRun,
+    InitFrom,
+    LanguageRun,
+    VisionRun,
+    check,
+    from_dict,
+    kind,
+    run_id,
+    to_dict,
+)
 from decaylab.train.cost import cost, needs, threads_hint
 from decaylab.train.requirements import require_data
 
+_SHOWN = ("effective_lr", "tokens_per_second", "share_of_peak")
 _USAGE = "say what to train: `decaylab train vision` or `decaylab train language`; each has --help"
 
 
 _DESCRIPTION = (
     "Train one run. --config FILE.json takes what `decaylab show ID --json` prints (--pick ID chooses one), and "
-    "the flags below change settings on top of it. A finished run is not trained again; an interrupted one goes on."
+    "the flags below change settings on top of it. A finished run is not trained again; an interrupted one goes on. "
+    "--init-from RUN@STEP or --init-from hf:FOLDER starts from other weights. torchrun's processes all "
+    "train the same run."
 )
 
 
@@ -37,17 +53,19 @@ class _Where:
     """Database for the run: a path or a postgresql:// URL. Default: in the platform's data folder."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Under torchrun: whole weights in each process, or a share of them (fully_shard)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Vision:
-    run: Annotated[VisionRun, tyro.conf.arg(name="")] = field(default_factory=VisionRun)
+    run: Annotated[VisionRun, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = field(default_factory=VisionRun)
     where: Annotated[_Where, tyro.conf.arg(name="")] = field(default_factory=_Where)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Language:
-    run: Annotated[LanguageRun, tyro.conf.arg(name="")] = field(default_factory=LanguageRun)
+    run: Annotated[LanguageRun, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = field(default_factory=LanguageRun)
     where: Annotated[_Where, tyro.conf.arg(name="")] = field(default_factory=_Where)
 
 
@@ -76,11 +94,28 @@ def train(arguments: Sequence[str]) -> int:
         default = dataclasses.replace(default, run=config)
     elif pick is not None:
         raise DecaylabError("--pick chooses a run of a file: give --config FILE.json too")
+    origin = _take(rest, "--init-from")
+    if origin is not None:
+        default = _starting_from(default, origin)
+    elif default.run.init_from is None and any(argument.startswith("--init-from.") for argument in rest):
+        default = dataclasses.replace(default, run=dataclasses.replace(default.run, init_from=InitFrom(run="")))
     parsed = tyro.cli(command, args=rest, prog=f"decaylab train {name}", default=default, description=_DESCRIPTION)
     return _train(parsed.run, parsed.where)
 
 
 train.parses_itself = True  # type: ignore[attr-defined]
+
+
+def _starting_from(default: Any, origin: str) -> Any:
+    """Set ``init_from`` from RUN@STEP or hf:FOLDER."""
+    if origin.startswith(FOREIGN):
+        source = InitFrom(run=origin)
+    else:
+        run, _, step = origin.partition("@")
+        if not step.isdecimal():
+            raise DecaylabError(f"--init-from {origin}: expected RUN@STEP, such as 0c74387dd31d7755@200, or hf:FOLDER")
+        source = InitFrom(run=run, step=int(step))
+    return dataclasses.replace(default, run=dataclasses.replace(default.run, init_from=source))
 
 
 def _train(config: AnyRun, where: _Where) -> int:
@@ -94,7 +129,13 @@ def _train(config: AnyRun, where: _Where) -> int:
         cost=cost(config),
         threads_hint=threads_hint(config),
         needs=needs(config),
+        tokens=config.batch_size * config.model.context if isinstance(config, LanguageRun) else 0,
     )
+    if is_torchrun():
+        result = train_together(where.store, run, device=where.device, parallel=where.parallel)
+        if result is not None:
+            _print(result)
+        return 1 if result is not None and result.status == "failed" else 0
     with Store(where.store) as store:
         for need in run.needs:
             if store.get(need) is None:
@@ -103,12 +144,19 @@ def _train(config: AnyRun, where: _Where) -> int:
         row = store.get(identity)
         folder = store.folder(identity)
     assert row is not None
-    print(f"run {identity}: {row.status}{f' ({row.reason})' if row.reason else ''}, {row.step} steps")
-    for key in sorted(k for k in row.summary if k.split("/")[-1] in ("loss", "error", "gap") or k == "effective_lr"):
-        print(f"  {key:<24} {row.summary[key]:.6g}")
+    _print(row)
     if folder.exists():
         print(f"  files in {folder}", file=sys.stderr)
     return 130 if report.interrupted else 1 if report.failed else 0
+
+
+def _print(row: RunRow) -> None:
+    """Say how a run ended, with its last losses, its speed and what it made of its prompt."""
+    print(f"run {row.id}: {row.status}{f' ({row.reason})' if row.reason else ''}, {row.step} steps")
+    for key in sorted(k for k in row.summary if k.split("/")[-1] in ("loss", "error", "gap") or k in _SHOWN):
+        print(f"  {key:<24} {row.summary[key]:.6g}")
+    if "completion" in row.summary:
+        print(f"  completion\n{row.summary['completion']}")
 
 
 def _take(arguments: list[str], flag: str) -> str | None:

@@ -12,12 +12,13 @@ from decaylab.runs.store import State
 
 @dataclass(frozen=True)
 class Pace:
-    """One running run: its name, steps done and in all, and steps a second (``None`` until two reports came)."""
+    """One running run: name, steps done and in all, steps a second (``None`` until two reports came), tokens a step."""
 
     name: str
     step: int
     total_steps: int
     rate: float | None
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Meter:
                 failed += 1
             elif state.alive:
                 rate = self._rate(run.id, state, now)
-                running.append(Pace(run.name, state.step, state.total_steps, rate))
+                running.append(Pace(run.name, state.step, state.total_steps, rate, run.tokens))
                 rest.append((run.cost * (1 - share), (state.total_steps - state.step) / rate if rate else None))
             else:
                 waiting.append(run.cost * (1 - share))

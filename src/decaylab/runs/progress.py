@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from decaylab.runs.meter import View, clock
+from decaylab.runs.meter import Pace, View, clock
 
 _SHOWN = 12
 
@@ -83,13 +83,16 @@ def summary(view: View) -> str:
 
 
 def _running(view: View) -> str:
-    parts = [f"{p.name} {p.step}/{p.total_steps or '?'}{_rate(p.rate)}" for p in view.running[:4]]
+    parts = [f"{p.name} {p.step}/{p.total_steps or '?'}{_rate(p)}" for p in view.running[:4]]
     more = f" and {len(view.running) - 4} more" if len(view.running) > 4 else ""
     return f"; {', '.join(parts)}{more}" if parts else ""
 
 
-def _rate(rate: float | None) -> str:
-    return "" if rate is None else f" ({rate:.3g} steps/s)" if rate >= 0.1 else f" ({1 / rate:.3g} s/step)"
+def _rate(pace: Pace) -> str:
+    if not pace.rate:
+        return ""
+    steps = f"{pace.rate:.3g} steps/s" if pace.rate >= 0.1 else f"{1 / pace.rate:.3g} s/step"
+    return f" ({steps}, {pace.rate * pace.tokens:,.0f} tokens/s)" if pace.tokens else f" ({steps})"
 
 
 def _drawing(view: View) -> RenderableType:
@@ -103,7 +106,7 @@ def _drawing(view: View) -> RenderableType:
         table.add_row(
             Text(pace.name),
             ProgressBar(total=pace.total_steps or None, completed=pace.step, width=30, pulse=not pace.total_steps),
-            Text(f"{pace.step}/{pace.total_steps or '?'}{_rate(pace.rate)}"),
+            Text(f"{pace.step}/{pace.total_steps or '?'}{_rate(pace)}"),
         )
     if len(view.running) > _SHOWN:
         return Group(table, Text(f"and {len(view.running) - _SHOWN} more"))

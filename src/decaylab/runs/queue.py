@@ -23,6 +23,7 @@ class Run:
         threads_hint: Threads that it can use well on a CPU: ``None`` for one, 0 for all cores.
         needs: Ids of the runs that have to end before this one can start.
         label: Name for the progress display; the id by default.
+        tokens: Tokens a step, for the display; 0 where nothing of that name is trained on.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Run:
     threads_hint: int | None = None
     needs: tuple[str, ...] = ()
     label: str = ""
+    tokens: int = 0
 
     @property
     def name(self) -> str:

@@ -49,6 +49,8 @@ def check(config: AnyRun) -> None:
     for coefficient in config.averages.ema:
         if not 0 < coefficient < 1:
             raise DecaylabError(f"averages.ema coefficients lie between 0 and 1, not {coefficient}")
+    if config.init_from is not None and not config.init_from.run.removeprefix("hf:"):
+        raise DecaylabError("init_from.run is missing: give a run's id, or hf:FOLDER")
     if config.stochastic_rounding and config.weights != "bfloat16":
         raise DecaylabError("stochastic_rounding needs weights = bfloat16")
     if isinstance(config, LanguageRun) and config.model.width % config.model.num_heads:

@@ -27,14 +27,17 @@ from decaylab.train.agenda import Agenda, Heartbeat, Order
 from decaylab.train.averaging import WeightAverages
 from decaylab.train.build import stepper
 from decaylab.train.config import AnyRun, LanguageRun, check
+from decaylab.train.cost import flops_per_step
 from decaylab.train.distributed import Processes, load_whole_state
 from decaylab.train.divergence import DivergenceWatch
+from decaylab.train.peak import peak_flops
 from decaylab.train.rounding import StochasticRounding
 from decaylab.train.start import first_optimizer_state, load_first_weights
 from decaylab.train.state import RunState, Tally, seed_process
 from decaylab.train.tasks import Objective, build_task
 
 Record = Callable[[Mapping[str, float]], None]
+_WORTH_A_MEASUREMENT = 1e12  # floating-point operations
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -46,8 +49,10 @@ class Outcome:
         status: ``done``, ``diverged`` (a result too) or ``interrupted`` (goes on from its checkpoint).
         reason: Why, where it is not ``done``.
         steps: Steps done.
-        summary: Last metrics, seconds and speed, and ``data``: a hash of the training data, because the embedded
-            corpus is another one with another Python.
+        summary: Last metrics; seconds and speed, for language with ``share_of_peak``: the operations of its matrix
+            products (backward counted twice, causal attention by half) over what the machine was measured to do;
+            ``spikes`` and what was said of one that lasted; the prompt's ``completion``; and ``data``, a hash of the
+            training data, because the embedded corpus is another one with another Python.
     """
 
     status: Literal["done", "diverged", "interrupted"]
@@ -142,6 +147,9 @@ class _Training:
         self.watch = DivergenceWatch(config.divergence)
         self.tally = Tally(torch.zeros((), device=self.device))
         self.last: dict[str, float | str] = {}
+        # Runs of a moment, such as those of tests, are not worth a measurement of the machine.
+        lasts = isinstance(config, LanguageRun) and flops_per_step(config) * self.total > _WORTH_A_MEASUREMENT
+        self.peak = peak_flops(str(self.device), _DTYPES[config.precision], torch.get_num_threads()) if lasts else 0.0
         parts = {"averages": self.averages, "scaler": self.scaler, "watch": self.watch, "probes": self.probes}
         self.state = RunState(config, self.model, self.optimizer, self.tally, parts, processes, self._widened)
         if processes.rank:
@@ -325,6 +333,10 @@ class _Training:
             "examples_per_second": speed * self.task.examples_per_step,
             "spikes": float(self.watch.spikes),
         }
+        if isinstance(self.config, LanguageRun):
+            timing["tokens_per_second"] = timing["examples_per_second"]
+        if self.peak:
+            timing["share_of_peak"] = speed * flops_per_step(self.config) / (self.peak * self.processes.size)
         if self.watch.lasting:
             timing["spike"] = self.watch.lasting
         return Outcome(
