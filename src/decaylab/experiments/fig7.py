@@ -177,12 +177,12 @@ EXPERIMENT = Experiment(
     ),
     recipe={
         "smoke": "Twenty steps of the small network: proves that the path works.",
-        "mini": "The plain pre-LN GPT of Fig. 5, decay on matrices, embedding and head, 600 steps, 24 of warm-up, clip "
-        "1, bfloat16 autocast. Searched on seeds 0 to 3: LR 0.03 to 1 with and without clipping, decay 0.01 to 0.3. Up to "
-        "LR 0.5 neither precision diverges; at LR 1 bfloat16 does, early, and float32 does not: far above any useful "
-        "learning rate, where the paper has a moderate one and a divergence late in training. A run whose smoothed "
-        "loss rises by 1 nat and does not come back for 100 steps ends as diverged. Beside it the storage: LR 1e-3, "
-        "no decay, weights in float32 and in bfloat16, rounded to nearest and at random.",
+        "mini": "The plain pre-LN GPT of Fig. 5, decay on matrices, embedding and head, 600 steps, 24 of warm-up, "
+        "clip 1, bfloat16 autocast. Searched on seeds 0 to 3: LR 0.03 to 1 with and without clipping, decay 0.01 to "
+        "0.3. Up to LR 0.5 neither precision diverges; at LR 1 bfloat16 does, early, and float32 does not: far above "
+        "any useful learning rate, where the paper has a moderate one and a divergence late in training. A run whose "
+        "smoothed loss rises by 1 nat and does not come back for 100 steps ends as diverged. Beside it the storage: "
+        "LR 1e-3, no decay, weights in float32 and in bfloat16, rounded to nearest and at random.",
         "paper": "GPT-2 small with context 1024, batch 256 in 16 micro-batches of 16, LR 1e-3 and 6e-4, decays 0, 0.1 "
         "and 0.3, bfloat16 autocast and float32, three seeds. The README's four commands have LR 6e-4 only, under the "
         "name high_lr; the paper says that LR 1e-3 is the one that diverges and 6e-4 the one that does not, so both "
