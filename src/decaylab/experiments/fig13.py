@@ -16,9 +16,9 @@ from decaylab.train.config import VisionRun
 
 _KEY = "covariance/cosine/"
 PARTS = {
-    f"{_KEY}hessian": "Hessian H",
-    f"{_KEY}gauss_newton": "Gauss-Newton part G",
-    f"{_KEY}residual": "residual part E",
+    f"{_KEY}hessian": "H v",
+    f"{_KEY}gauss_newton": "G v",
+    f"{_KEY}residual": "E v",
 }
 
 
@@ -58,7 +58,8 @@ EXPERIMENT = Experiment(
             kind="bars",
             x_title="",
             y_title="cosine similarity",
-            caption="Twenty Gaussian directions a seed. Mean over seeds with its 95 % interval.",
+            caption="H is the Hessian, G its Gauss-Newton part, E the rest. Twenty Gaussian directions a seed. "
+            "Mean over seeds with its 95 % interval.",
         ),
     ),
     claims=(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from decaylab.experiments.results import Results
 
-EVERY_STEP, EVERY_EPOCH, AT_THE_START = "after every step", "after every epoch", "only at the start"
+EVERY_STEP, EVERY_EPOCH, AT_THE_START = "every step", "every epoch", "at the start"
 _NEVER = 10**9
 
 
@@ -123,7 +123,7 @@ EXPERIMENT = Experiment(
             x_title="weights are projected",
             y_title="final test error (%)",
             color_title="learning rate",
-            caption="After every step is the paper's equation 3. One of the authors' programs projects once an epoch, "
+            caption="Every step is the paper's equation 3. One of the authors' programs projects once an epoch, "
             "the other puts the weights on the sphere once and lets the norm grow from there.",
         ),
     ),

@@ -57,8 +57,8 @@ EXPERIMENT = Experiment(
             y_title="trace of the Hessian",
             color_title="learning rate",
             rules=resnets.drop,
-            caption="Exponential averages with coefficients 0.95 (short) and 0.999 (long) at the paper's size, 0.9 and "
-            "0.99 at the mini size, whose runs have fewer steps. Mean over seeds with its 95 % interval.",
+            caption="Exponential averages with coefficients 0.95 (short) and 0.999 (long) at the paper's size, 0.8 and "
+            "0.98 at the mini size, whose runs have fewer steps. Mean over seeds with its 95 % interval.",
         ),
     ),
     claims=(

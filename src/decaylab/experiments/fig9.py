@@ -59,7 +59,7 @@ EXPERIMENT = Experiment(
             y_title="Frobenius norm of the Jacobian",
             color_title="learning rate",
             rules=resnets.drop,
-            caption="Exponential average with coefficient 0.999 at the paper's size, 0.99 at the mini size.",
+            caption="Exponential average with coefficient 0.999 at the paper's size, 0.98 at the mini size.",
         ),
         Chart(
             id="average-loss",

@@ -104,7 +104,10 @@ EXPERIMENT = Experiment(
             log_y=True,
             x_title="training cross-entropy (nats)",
             y_title="variance of one example's gradient",
-            caption="Each point is one evaluation of one run, both phases; proportional means a slope of one.",
+            caption="Each point is one evaluation of one run, both phases; proportional means a slope of one. For one "
+            "example of two classes the derivative by the output is 1 - exp(-loss). Its square is never above the "
+            "loss, which is the upper half of the proof, but for a small loss it is about the loss squared: the lower "
+            "half needs part of the loss to sit in examples that are not fitted yet.",
         ),
         Chart(
             id="ratio",
