@@ -112,13 +112,14 @@ def _spec(view: Any) -> dict[str, Any]:
 def _view(figure: Figure, panel: str, *, ink: str, interactive: bool) -> Any:
     """The layers of one panel, without its data."""
     kind = figure.chart.kind
+    points = figure.points[figure.points["panel"] == panel]
     with debug_mode(False):
         encoding = look.encoding(figure, panel, interactive=interactive)
         base = alt.Chart(alt.NamedData(_SHARED)).encode(**encoding)
         ends = {"y": look.y(figure, "low", panel, interactive=interactive), "y2": "high:Q"}
         if kind == "line":
-            marks = _lines(figure, base)
-            if (figure.points["count"] > 1).any():
+            marks = _lines(figure, base, points)
+            if points["low"].notna().any():
                 # An area has no dashes, so its curves are told apart by a channel that draws nothing.
                 plain = {k: v for k, v in encoding.items() if k != "strokeDash"} | ends
                 area = alt.Chart(alt.NamedData(_SHARED)).mark_area(clip=True).encode(**plain, detail="dash:N")
@@ -126,9 +127,10 @@ def _view(figure: Figure, panel: str, *, ink: str, interactive: bool) -> Any:
         else:
             # On a bar, what belongs to it is drawn in ink: its own colour would not show.
             on_top = base.encode(color=alt.value(ink)) if kind == "bars" else base
-            error = on_top.mark_rule(strokeWidth=1.5).transform_filter("isValid(datum.low)").encode(**ends)
-            mean = (base.mark_bar(), 0.75) if kind == "bars" else (base.mark_point(filled=True, size=60), 1.0)
-            marks = [mean, (error, 1.0), (_each(on_top), 0.6)]
+            marks = [(base.mark_bar(), 0.75) if kind == "bars" else (base.mark_point(filled=True, size=60), 1.0)]
+            if points["low"].notna().any():
+                error = on_top.mark_rule(strokeWidth=1.5).transform_filter("isValid(datum.low)").encode(**ends)
+                marks += [(error, 1.0), (_each(on_top), 0.6)]
         layers = [mark.encode(opacity=look.opacity(opacity, interactive=interactive)) for mark, opacity in marks]
         if figure.rules:
             layers.insert(0, _rules(figure, ink))
@@ -138,11 +140,11 @@ def _view(figure: Figure, panel: str, *, ink: str, interactive: bool) -> Any:
         return alt.layer(*layers, _tooltips(figure, base)).add_params(*picked)
 
 
-def _lines(figure: Figure, base: Any) -> list[_Mark]:
+def _lines(figure: Figure, base: Any, points: pd.DataFrame) -> list[_Mark]:
     curves = figure.points.groupby(["panel", "color", "dash"]).size()
     few = {"size": 28} if curves.max() <= _FEW else False
     marks: list[_Mark] = [(base.mark_line(strokeWidth=1.8, clip=figure.chart.y_domain is not None, point=few), 1.0)]
-    if figure.points["ended_early"].any():
+    if points["ended_early"].any():
         cross = base.transform_filter("datum.ended_early > 0")
         marks.append((cross.mark_point(shape="cross", angle=45, size=90, filled=True), 1.0))
     return marks
