@@ -129,7 +129,7 @@ def test_standard_errors_of_sampled_sums_are_honest(case):
     truth = float(getattr(exact(net, F.cross_entropy, x, y), matrix).trace())
     made = objective(net, F.cross_entropy, [(x, y)], chunk_size=1000)
     with plain_kernels(made.device):
-        totals = source(made, 1).draw(200 * 20).sum(1).view(200, 20)
+        totals = source(made, 1).draw(200 * 12).sum(1).view(200, 12)
     _check_coverage(totals, truth)
 
 
@@ -208,6 +208,13 @@ def test_seeds_and_records():
     assert first.value == second.value != other.value
     records = first.records("hessian/trace")
     assert set(records) == {"hessian/trace", "hessian/trace/stderr", *(f"hessian/trace/{r}" for r in first.per_role)}
+
+
+def test_a_loss_method_of_the_model_can_be_split():
+    net, x, y = gpt()
+    own = gauss_newton_trace(net, lambda model, batch: model.loss(*batch), [(x, y)], 0.2, seed=1)
+    assert own.method == "sampled rows"
+    assert own.value == pytest.approx(gauss_newton_trace(net, _on_outputs(token_loss), [(x, y)], 0.2, seed=1).value)
 
 
 def test_penalties_in_the_loss_are_part_of_the_hessian():

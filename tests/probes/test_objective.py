@@ -9,10 +9,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from decaylab.errors import DecaylabError
 from decaylab.probes.covariance import covariance_similarity
+from decaylab.probes.eigenvalues import top_eigenvalues
 from decaylab.probes.hessian import hessian_trace
 from decaylab.probes.jacobian import jacobian_frobenius
-from decaylab.probes.lanczos import spectral_density, top_eigenvalues
 from decaylab.probes.objective import objective
+from decaylab.probes.spectral_density import spectral_density
 
 
 def _loss(model, batch):
@@ -134,6 +135,44 @@ def test_mistakes_are_explained(mistake):
     net, loss, batches = build(*mlp())
     with pytest.raises(DecaylabError, match=message):
         objective(net, loss, batches)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_no_more_points_at_once_than_a_chunk(measure):
+    sizes = []
+
+    class Counting(nn.Linear):
+        def forward(self, x):
+            sizes.append(len(x))
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh() if measure == "hutchinson" else nn.ReLU(), Counting(5, 3))
+    data = [(torch.randn(60, 4), torch.randint(3, (60,)))]
+    with_chunks = {
+        "exact": lambda: hessian_trace(net, _loss, data, 0, chunk_size=7),
+        "hutchinson": lambda: hessian_trace(net, _loss, data, 0.2, method="hutchinson", max_matvecs=3, chunk_size=7),
+        "jacobian": lambda: jacobian_frobenius(net, data, method="projections", chunk_size=7),
+        "lanczos": lambda: top_eigenvalues(net, _loss, data, max_matvecs=3, chunk_size=7),
+        "density": lambda: spectral_density(net, _loss, data, num_matvecs=3, num_probes=1, chunk_size=7),
+        "covariance": lambda: covariance_similarity(net, _loss, data, num_vectors=2, chunk_size=7),
+    }
+    with_chunks[measure]()
+    assert max(sizes) == 7
+
+
+def test_a_network_that_has_diverged_gives_nan():
+    net, x, y = mlp(nn.ReLU)
+    with torch.no_grad():
+        net[0].weight.fill_(float("nan"))
+    for value in (
+        hessian_trace(net, _loss, [(x, y)], 0).value,
+        hessian_trace(net, _loss, [(x, y)], 0.1, method="hutchinson").value,
+        jacobian_frobenius(net, [x], 0.1).value,
+        *top_eigenvalues(net, _loss, [(x, y)], 2).values,
+        covariance_similarity(net, _loss, [(x, y)], num_vectors=2).hessian.value,
+    ):
+        assert value != value
 
 
 def test_chunk_size_has_to_be_positive():

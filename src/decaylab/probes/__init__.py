@@ -28,8 +28,8 @@ _LAZY = {
     "gauss_newton_trace": "decaylab.probes.gauss_newton",
     "hessian_vector_product": "decaylab.probes.products",
     "gauss_newton_vector_product": "decaylab.probes.products",
-    "top_eigenvalues": "decaylab.probes.lanczos",
-    "spectral_density": "decaylab.probes.lanczos",
+    "top_eigenvalues": "decaylab.probes.eigenvalues",
+    "spectral_density": "decaylab.probes.spectral_density",
     "jacobian_frobenius": "decaylab.probes.jacobian",
     "covariance_similarity": "decaylab.probes.covariance",
 }

@@ -41,7 +41,7 @@ def hutchinson(objective: Objective, matrix: Matrix, rel_error: float, max_matve
         tally = Tally(exact, (samples,))
         value, stderr = tally.total()
         left = max_matvecs - len(samples)
-        if stderr <= rel_error * abs(value) or left <= 0:
+        if stderr <= rel_error * abs(value) or left <= 0 or not math.isfinite(stderr):  # diverged
             return tally
         aim = rel_error * abs(value)
         needed = math.ceil(1.05 * len(samples) * (stderr / aim) ** 2) if aim > 0 else max_matvecs

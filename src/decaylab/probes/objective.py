@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,9 +20,12 @@ from decaylab.errors import DecaylabError
 from decaylab.probes.context import LossFunction
 from decaylab.probes.private_copy import plain_kernels, private_copy
 
-# What one chunk may keep for its backward passes, unless the caller chooses the chunk size.
-_CHUNK_BYTES = 256 * 2**20
-_LARGEST_CHUNK = 256
+# What one chunk may keep for a backward pass, and its most points, unless the caller chooses the chunk size. Second
+# derivatives and unfolded convolutions keep some four times as much.
+_CHUNK_BYTES = {"cpu": 128 * 2**20}
+_CHUNK_BYTES_ELSEWHERE = 2**30
+_LARGEST_CHUNK = {"cpu": 128}
+_LARGEST_CHUNK_ELSEWHERE = 1024
 
 
 _ONE_CALL = (
@@ -154,7 +157,8 @@ def objective(
             a function of ``torch.nn.functional``. None for what needs outputs only.
         batches: Batches (tuples, lists or dicts of tensors whose first dimension counts points), gone through once.
             A ``DataLoader`` will do. All points are kept where they are; a chunk at a time goes to the device.
-        chunk_size: Points differentiated together; None chooses it so that a chunk keeps some 256 MiB.
+        chunk_size: Points differentiated together; None chooses it so that a chunk keeps some 128 MiB for
+            a backward pass (1 GiB on a GPU), and second derivatives some four times that.
 
     Returns:
         The objective.
@@ -185,7 +189,9 @@ def objective(
     with plain_kernels(made.device):
         saved = _check(made)
     if chunk_size is None:
-        object.__setattr__(made, "chunk_size", max(1, min(_LARGEST_CHUNK, _CHUNK_BYTES // max(saved, 1))))
+        kept = _CHUNK_BYTES.get(made.device.type, _CHUNK_BYTES_ELSEWHERE) // max(saved, 1)
+        size = min(_LARGEST_CHUNK.get(made.device.type, _LARGEST_CHUNK_ELSEWHERE), kept)
+        return replace(made, chunk_size=max(1, size))
     return made
 
 

@@ -111,7 +111,10 @@ def all_rows(kind: Kind, objective: Objective, outputs: Tensor, batch: Any) -> R
         for c in range(num_outputs):
             (column,) = torch.autograd.grad(gradient[:, c].sum(), leaf, retain_graph=True, allow_unused=True)
             columns[c] = torch.zeros_like(z) if column is None else column.reshape(num_points, -1)
-    values, vectors = torch.linalg.eigh(torch.stack(columns, 1))
+    matrix = torch.stack(columns, 1)
+    if not bool(matrix.isfinite().all()):  # a network that has diverged
+        return Rows(torch.full_like(matrix, torch.nan), torch.ones_like(z))
+    values, vectors = torch.linalg.eigh(matrix)
     return Rows((vectors * values.abs().sqrt().unsqueeze(1)).mT, values.sign())
 
 

@@ -17,9 +17,12 @@ from decaylab.probes.estimate import Tally
 from decaylab.probes.ghost_norms import GhostNorms
 from decaylab.probes.output_rows import Kind, all_rows, random_rows
 
-# One repetition; a pilot of so many repetitions decides how many are needed.
+# Rows of one repetition, and repetitions of the pilot that decides how many are needed.
 SAMPLE_SIZE = 16
 PILOT = 16
+# More outputs a point than this are not taken one by one, and all rows of a chunk hold so many entries at most.
+_MOST_OUTPUTS = 1024
+_ROW_ENTRIES = 2**24
 
 
 class Source(Protocol):
@@ -73,6 +76,8 @@ def sum_to_accuracy(sources: list[Source], rel_error: float, max_rows: float) ->
         tally = Tally(total, tuple(sample for _, sample in drawn))
         value, stderr = tally.total()
         flags = [e is not None for e in exact]
+        if not math.isfinite(stderr):  # a network that has diverged
+            return tally, flags
         if not drawn or stderr <= rel_error * abs(value) or sum(s.num_rows for s in sources) >= max_rows:
             return tally, flags
         wanted = (rel_error * value) ** 2
@@ -126,7 +131,8 @@ class OutputRows:
         ghost: Squared norms for the objective.
         kind: Which factor of S the rows are, see `decaylab.probes.output_rows`.
         seed: Of its own generators.
-        random: Always take random rows (`random_rows`); they are taken anyway where a point has several positions.
+        random: Always take random rows (`random_rows`); they are taken anyway where a point has several positions
+            or more than 1,024 outputs.
     """
 
     def __init__(self, ghost: GhostNorms, kind: Kind, seed: int, random: bool = False) -> None:
@@ -136,25 +142,28 @@ class OutputRows:
         self._signs = self._objective.generator(seed)
         self.num_rows = 0
         self.cost = 2.0
-        sizes = [self._sizes(*chunk) for chunk in self._objective.chunks()]
+        with torch.no_grad():
+            z = self._objective.outputs(self._objective.take(slice(0, 1)))
+        self._random |= z.ndim > 2 or (z.numel() > _MOST_OUTPUTS and kind != "general")
+        self._chunk = max(1, min(self._objective.chunk_size, _ROW_ENTRIES // z.numel() ** 2))
+        sizes = [self._sizes(*chunk) for chunk in self._objective.chunks(self._chunk)]
         self._size = torch.cat(sizes)  # (N, J), or (N, 1) with random rows
         self.exact_cost = math.inf if self._random else self._objective.num_points * (1.0 + self._size.shape[1])
 
     def _sizes(self, batch: Any, count: int) -> Tensor:
         with torch.no_grad():
             z = self._objective.outputs(batch)
-        self._random |= z.ndim > 2
         if not self._random:
-            return all_rows(self._kind, self._objective, z, batch).vectors.double().square().sum(2).cpu()
+            return all_rows(self._kind, self._objective, z, batch).vectors.square().sum(2).cpu().double()
         if self._kind == "identity":
             return torch.ones(count, 1, dtype=torch.float64)
         p = z.softmax(-1)
-        return (1 - p.square().sum(-1)).reshape(count, -1).mean(1, keepdim=True).double().cpu()
+        return (1 - p.square().sum(-1)).reshape(count, -1).mean(1, keepdim=True).cpu().double()
 
     def exact(self) -> Tensor:
         """Return the sum over all rows."""
         total = torch.zeros(len(self._objective.names), dtype=torch.float64)
-        for batch, _ in self._objective.chunks():
+        for batch, _ in self._objective.chunks(self._chunk):
             run = self._ghost.forward(batch)
             rows = all_rows(self._kind, self._objective, run.outputs.detach(), batch)
             for j in range(rows.vectors.shape[1]):
@@ -178,9 +187,7 @@ class OutputRows:
 
     def _squared_norms(self, points: Tensor, rows: Tensor) -> Tensor:
         found = []
-        for some, which in zip(
-            points.split(self._objective.chunk_size), rows.split(self._objective.chunk_size), strict=True
-        ):
+        for some, which in zip(points.split(self._chunk), rows.split(self._chunk), strict=True):
             batch = self._objective.take(some)
             run = self._ghost.forward(batch)
             z = run.outputs.detach()
@@ -188,7 +195,7 @@ class OutputRows:
                 found.append(run.squared_norms(random_rows(self._kind, z, self._signs)).cpu().double())
                 continue
             factor = all_rows(self._kind, self._objective, z, batch)
-            at = torch.arange(len(some)), which
+            at = torch.arange(len(some), device=z.device), which.to(z.device)
             norms = run.squared_norms(factor.vectors[at].reshape(z.shape)) * factor.signs[at].unsqueeze(1)
             found.append(norms.cpu().double())
         self.num_rows += len(points)

@@ -67,7 +67,7 @@ _ROWS = (
     _row("gauss_newton_trace", "gauss_newton:GaussNewtonTrace", "loss",
          "trace of the Gauss-Newton matrix with its standard error, by role and in total",
          "at most as many backward passes as classes"),
-    _row("top_eigenvalues", "lanczos:TopEigenvalues", "loss",
+    _row("top_eigenvalues", "eigenvalues:TopEigenvalues", "loss",
          "largest eigenvalue of the Hessian, by Lanczos",
          "ten to a hundred products with the Hessian, each three gradients"),
     _row("jacobian", "jacobian:Jacobian", "loss",
