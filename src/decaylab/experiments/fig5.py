@@ -8,7 +8,7 @@ from decaylab.experiments.checks import all_of, crosses, higher, lower
 from decaylab.experiments.gpt2 import MAIN, PRE_LN, RECIPES, SEEDS, main_runs, tiny_lr_copies
 from decaylab.experiments.quantity import at, final, mean_over
 from decaylab.experiments.series import against_reference, curves, finals
-from decaylab.experiments.spec import Chart, Claim, Experiment, RunSpec
+from decaylab.experiments.spec import Chart, Claim, Experiment, Label, RunSpec
 
 # Budget -> (steps of the snapshots, learning rate, steps of the fine-tuning).
 TINY: dict[str, tuple[Sequence[int], float, int]] = {
@@ -36,16 +36,17 @@ def with_copies(budget: str, seeds: Sequence[int]) -> list[RunSpec]:
         if run.config.snapshots_every and schedule in schedules:
             settings = _PAPER_COPIES[schedule] if budget == "paper" else {}
             copies += tiny_lr_copies(run, steps=steps, lr=lr, length=length, **settings)
-    last = max(steps)
-    # Claims speak of the snapshot half way and of the last one, whatever their steps are at a budget.
+    # Claims speak of the first snapshot, whatever its step is at a budget.
     return [
-        RunSpec(config=s.config, labels={**s.labels, "share": round(100 * int(s.labels["start"]) / last)})
-        for s in runs + copies
+        RunSpec(config=s.config, labels={**s.labels, **_when(int(s.labels["start"]), steps)}) for s in runs + copies
     ]
 
 
-def _copy(share: int) -> dict[str, str | int]:
-    return {"study": "main", "schedule": "cosine", "phase": "fine-tuned", "share": share}
+def _when(start: int, steps: Sequence[int]) -> dict[str, Label]:
+    return {"share": round(100 * start / max(steps)), "snapshot": "first" if start == min(steps) else "other"}
+
+
+FIRST_COPY: dict[str, Label] = {"study": "main", "schedule": "cosine", "phase": "fine-tuned", "snapshot": "first"}
 
 
 EXPERIMENT = Experiment(
@@ -127,11 +128,11 @@ EXPERIMENT = Experiment(
         ),
         Claim(
             id="higher-start-lower-end",
-            sentence="Fine-tuned with a tiny learning rate from a snapshot early in training, the run with decay 0.3 "
+            sentence="Fine-tuned with a tiny learning rate from the first snapshot, the run with decay 0.3 "
             "starts with a higher loss than the one without decay and ends with a lower one.",
             check=all_of(
-                higher(at("train/loss", 0.0), this=_copy(25) | {"wd": 0.3}, than=_copy(25) | {"wd": 0.0}),
-                lower(LOSS, this=_copy(25) | {"wd": 0.3}, than=_copy(25) | {"wd": 0.0}),
+                higher(at("train/loss", 0.0), this=FIRST_COPY | {"wd": 0.3}, than=FIRST_COPY | {"wd": 0.0}),
+                lower(LOSS, this=FIRST_COPY | {"wd": 0.3}, than=FIRST_COPY | {"wd": 0.0}),
             ),
         ),
         Claim(
