@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("decaylab.cli.explain:explain", "what a weight decay does in a run, in every convention"),
     "advise": ("decaylab.cli.advise:advise", "which weight decay, learning rate and batch size to use, and why"),
     "audit": ("decaylab.cli.audit:audit", "every parameter of a model: role, decayed or not, and why"),
+    "probe": ("decaylab.cli.probe:probe", "measure a checkpoint, or any model, with the probes"),
     "rules": ("decaylab.cli.rules:rules", "every decay rule: equation, what it is for, its memory, its paper"),
     "data": ("decaylab.cli.data:data", "the data sets: which are here, and how to get the others"),
     "conformance": ("decaylab.cli.conformance:conformance", "hold an optimizer class to the identities of its decay"),

@@ -1,0 +1,192 @@
+"""``decaylab probe``: measure a checkpoint, or any model, with the probes."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from decaylab.cli.target import load as load_target
+from decaylab.errors import DecaylabError
+from decaylab.probes.table import PROBES, rows
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+
+def probe(
+    checkpoint: Annotated[Path | None, tyro.conf.Positional] = None,
+    /,
+    *,
+    probes: tuple[str, ...] = ("norms",),
+    load: str | None = None,
+    at: str = "iterate",
+    points: int = 1000,
+    device: str = "auto",
+    seed: int = 0,
+    as_json: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """Measure a model by itself. Without a checkpoint and without --load: list the probes.
+
+    Args:
+        checkpoint: A checkpoint or snapshot folder of a run here; with --load a file of weights for that model
+            (.safetensors, or one of torch.save, which is read without executing anything).
+        probes: What to measure; every key that comes out is explained in the docs.
+        load: Your own model, as package.module:function. The function takes no arguments and returns a model, a pair
+            (model, optimizer), or a dict with model and any of loss_fn, batches, optimizer. loss_fn(model, batch) is
+            the mean loss of a batch.
+        at: Which weights of a checkpoint: iterate, or an average of the run such as ema0.999 or uniform.
+        points: Training points for probes that run the model of a checkpoint.
+        device: auto, cpu, cuda or cuda:N.
+        seed: Seed of probes that draw random vectors.
+        as_json: Print JSON instead of a table.
+    """
+    if checkpoint is None and load is None:
+        _print_probes(as_json)
+        return
+    chosen = rows(probes)
+    needs = frozenset().union(*(row.needs for row in chosen))
+    subject = _loaded(load, checkpoint, device) if load is not None else _trained(checkpoint, at, points, device, needs)
+
+    from decaylab.probes import measure
+
+    found: dict[str, float] = {}
+    for row in chosen:
+        found |= measure(
+            row.name, subject.model, subject.batches, subject.loss_fn, seed=seed, optimizer=subject.optimizer
+        )
+    _print(found, as_json)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is measured."""
+
+    model: nn.Module
+    loss_fn: Any = None
+    batches: Sequence[Any] = ()
+    optimizer: Optimizer | None = None
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise DecaylabError(f"--device {name!r} is none: auto, cpu, cuda or cuda:N") from None
+
+
+def _loaded(target: str, weights: Path | None, device: str) -> _Subject:
+    from torch import nn
+
+    from decaylab.train.checkpoint import load_model_tensors
+
+    found = load_target(target)
+    if callable(found) and not isinstance(found, nn.Module):
+        try:
+            inspect.signature(found).bind()
+        except TypeError as error:
+            raise DecaylabError(f"{target} must be callable without arguments: {error}") from error
+        found = found()
+    if isinstance(found, Mapping):
+        strange = set(found) - {"model", "loss_fn", "batches", "optimizer"}
+        if strange or "model" not in found:
+            raise DecaylabError(
+                f"{target} gave the keys {', '.join(found)}: model, loss_fn, batches, optimizer are known"
+            )
+        subject = _Subject(**found)
+    elif isinstance(found, tuple) and len(found) == 2:
+        subject = _Subject(found[0], optimizer=found[1])
+    else:
+        subject = _Subject(found)
+    if not isinstance(subject.model, nn.Module):
+        raise DecaylabError(f"{target} gave {type(subject.model).__name__} where a model is needed")
+    if weights is not None:
+        load_model_tensors(subject.model, _weights(weights), str(weights))
+    # An optimizer holds the parameters themselves, and moving a module keeps them.
+    return replace(subject, model=subject.model.to(_device(device)))
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    except FileNotFoundError:
+        raise DecaylabError(f"there is no file {path}") from None
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
+        raise DecaylabError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # torch's refusal to unpickle code is an exception of its own
+        raise DecaylabError(f"{path} is refused: it holds more than tensors ({type(error).__name__})") from None
+    tensors = found.get("model", found) if isinstance(found, dict) else None
+    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+        raise DecaylabError(f"{path} does not hold a state dict of tensors")
+    return tensors
+
+
+def _trained(folder: Path | None, at: str, points: int, device: str, needs: frozenset[str]) -> _Subject:
+    from decaylab.train.build import stepper
+    from decaylab.train.checkpoint import load_config, load_model_tensors, load_state, load_weights
+    from decaylab.train.distributed import Processes
+    from decaylab.train.tasks import build_task
+
+    assert folder is not None
+    config = load_config(folder)
+    place = _device(device)
+    task = build_task(config, place, Processes(device=str(place)))
+    tensors = load_weights(folder)
+    state = load_state(folder, place) if at != "iterate" or "optimizer" in needs else {}
+    if at != "iterate":
+        averages = state["averages"]
+        prefix = f"{at}/"
+        chosen = {name.removeprefix(prefix): t for name, t in averages.items() if name.startswith(prefix)}
+        if not chosen:
+            known = sorted({name.split("/")[0] for name in averages if "/" in name})
+            raise DecaylabError(f"{folder} holds no average {at!r}; it has {', '.join(['iterate', *known])}")
+        tensors |= chosen
+    load_model_tensors(task.model, tensors, str(folder))
+    if at != "iterate":
+        task.recalibrate(task.model)
+    optimizer = None
+    if "optimizer" in needs:
+        if state["optimizer"] is None:
+            raise DecaylabError(f"{folder} holds no optimizer state, which these probes read: leave them out")
+        optimizer = stepper(config, task.model, scaled=False).optimizer
+        optimizer.load_state_dict(state["optimizer"])
+    batches = task.fixed_batches(points) if "loss" in needs else ()
+    return _Subject(task.model, task.loss, batches, optimizer)
+
+
+def _print(found: dict[str, float], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({key: value if math.isfinite(value) else None for key, value in found.items()}, indent=2))
+        return
+    width = max((len(key) for key in found), default=0)
+    for key, value in found.items():
+        print(f"{key:<{width}}  {value:.6g}")
+
+
+def _print_probes(as_json: bool) -> None:
+    if as_json:
+        listed = [{"name": r.name, "needs": sorted(r.needs), "help": r.help, "cost": r.cost} for r in PROBES.values()]
+        print(json.dumps(listed, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("probe", "measures", "needs", "costs", title="decaylab probe CHECKPOINT --probes NAME ...")
+    for row in PROBES.values():
+        table.add_row(row.name, row.help, ", ".join(sorted(row.needs)), row.cost)
+    Console().print(table)

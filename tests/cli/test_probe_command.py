@@ -1,0 +1,114 @@
+import json
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from decaylab.cli import main
+from decaylab.probes import PROBES, measure
+from decaylab.train import checkpoint
+from decaylab.train.build import stepper
+from decaylab.train.config import Decay, Optimizer, VisionData, VisionModel, VisionRun
+from decaylab.train.distributed import Processes
+from decaylab.train.tasks import build_task
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "def model():\n"
+        "    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))\n"
+        "def everything():\n"
+        "    net = model()\n"
+        "    loss = lambda m, b: torch.nn.functional.cross_entropy(m(b[0]), b[1])\n"
+        "    batch = (torch.ones(6, 4) * torch.arange(6)[:, None], torch.arange(6) % 2)\n"
+        "    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.2)\n"
+        "    return {'model': net, 'loss_fn': loss, 'batches': [batch], 'optimizer': optimizer}\n"
+        "def wrong():\n"
+        "    return {'net': model()}\n"
+        "def picky(x):\n"
+        "    return x\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "mine"
+    sys.modules.pop("mine", None)
+
+
+def _json(capsys, *arguments):
+    assert main(["probe", *map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_without_a_model_it_lists_the_probes(capsys):
+    assert [row["name"] for row in _json(capsys)] == list(PROBES)
+    assert main(["probe"]) == 0
+    assert "hessian_trace" in capsys.readouterr().out
+
+
+def test_any_model(own_module, tmp_path, capsys):
+    import mine
+
+    expected = measure("norms", mine.model())
+    assert _json(capsys, "--load", "mine:model") == pytest.approx(expected)
+    assert main(["probe", "--load", "mine:model"]) == 0
+    lines = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert lines == {key: f"{value:.6g}" for key, value in expected.items()}
+    found = _json(capsys, "--load", "mine:everything", "--probes", "gradient_noise", "effective_lr")
+    assert found["noise/variance"] > 0 and found["effective_lr"] > 0
+    other = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)).state_dict()
+    save_file(other, tmp_path / "w.safetensors")
+    torch.save(other, tmp_path / "w.pt")
+    norm = torch.cat([t.reshape(-1) for t in other.values()]).norm()
+    for name in ("w.safetensors", "w.pt"):
+        assert _json(capsys, tmp_path / name, "--load", "mine:model")["weights/norm"] == pytest.approx(float(norm))
+
+
+def test_mistakes_in_one_line(own_module, tmp_path, capsys):
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    torch.save({"a": print}, tmp_path / "code.pt")
+    for arguments, words in [
+        (["--load", "mine:nothing"], "unknown name"),
+        (["--load", "mine:wrong"], "gave the keys net"),
+        (["--load", "mine:picky"], "must be callable without arguments"),
+        (["--load", "mine:model", "--probes", "norm"], "did you mean 'norms'"),
+        (["--load", "mine:model", "--probes", "effective_lr"], "give optimizer="),
+        ([tmp_path / "bad.safetensors", "--load", "mine:model"], "cannot be read as weights"),
+        ([tmp_path / "code.pt", "--load", "mine:model"], "refused"),
+        ([tmp_path / "none.pt", "--load", "mine:model"], "there is no file"),
+        ([tmp_path / "nowhere"], "there is no checkpoint"),
+        (["--load", "mine:model", "--device", "abacus"], "auto, cpu, cuda or cuda:N"),
+    ]:
+        assert main(["probe", *map(str, arguments)]) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1, arguments
+
+
+def test_a_checkpoint_of_a_run_here(tmp_path, capsys):
+    config = VisionRun(
+        data=VisionData(dataset="digits", train_size=64),
+        model=VisionModel(width=4, blocks=1),
+        optimizer=Optimizer(name="sgd", lr=0.1),
+        decay=Decay(weight_decay=0.5),
+    )
+    task = build_task(config, torch.device("cpu"), Processes())
+    optimizer = stepper(config, task.model, scaled=False).optimizer
+    tensors = checkpoint.model_tensors(task.model)
+    averages = {f"ema0.9/{name}": 2 * p.detach() for name, p in task.model.named_parameters()}
+    state = {"optimizer": optimizer.state_dict(), "averages": averages}
+    checkpoint.save(tmp_path / "snapshot-4", config, tensors, state)
+    checkpoint.save(tmp_path / "snapshot-5", config, tensors, {**state, "optimizer": None})
+    norm = float(torch.cat([p.detach().reshape(-1) for p in task.model.parameters()]).norm())
+    names = ("norms", "gradient_noise", "effective_lr")
+    found = _json(capsys, tmp_path / "snapshot-4", "--probes", *names, "--points", "32")
+    assert found["weights/norm"] == pytest.approx(norm, rel=1e-6)
+    assert found["effective_lr"] == pytest.approx(0.1 / (1 - 0.05) / norm, rel=1e-6)
+    assert found["noise/variance"] > 0
+    assert _json(capsys, tmp_path / "snapshot-4", "--at", "ema0.9")["weights/norm"] == pytest.approx(2 * norm, rel=1e-6)
+    assert main(["probe", str(tmp_path / "snapshot-4"), "--at", "ema0.5"]) == 2
+    assert "it has iterate, ema0.9" in capsys.readouterr().err
+    assert main(["probe", str(tmp_path / "snapshot-5"), "--probes", "effective_lr"]) == 2
+    assert "holds no optimizer state" in capsys.readouterr().err
