@@ -33,7 +33,8 @@ def meaning(context: Context) -> Finding:
         return holds(name, f"{text}; largest relative error {best.error:.1g}", error=best.error)
     paired = samples(context.traces, entry, context.constants)
     if context.factor is not None:
-        return holds(name, f"lr λ on some of {len(paired)} steps, {context.factor:.4g} lr λ on the others")
+        rest = f"{context.factor:.4g} lr λ" if abs(context.factor) > context.tolerance else "nothing"
+        return holds(name, f"lr λ on some of {len(paired)} steps, {rest} on the others")
     law, error = context.law, context.law_error
     text = f"no known meaning fits; nearest: {best.text}"
     if error < 1e-6:
@@ -63,7 +64,7 @@ def sign(context: Context) -> Finding:
     if context.entry.kind == "none":
         return skipped(name, "lambda has no effect")
     if context.entry.shares:
-        worst = min(min(row) for row in context.entry.shares)
+        worst = min(min(row) for row in context.entry.shares) + 0.0  # no "-0"
         if worst < 0:
             return broken(name, f"a step enlarges the weight: share {worst:.4g}", share=worst)
         return holds(name, f"every step removes a share of the weight, {worst:.3g} at least", share=worst)
@@ -187,7 +188,7 @@ def group_lr(context: Context) -> Finding:
     """A parameter group with its own ``lr`` decays by its own ``lr``, also in a meaning that has an lr_max."""
     name, subject = "group-lr", context.subject
     if context.entry.kind not in ("before", "after") or context.meaning not in MEANINGS:
-        return skipped(name, "the decay is no share of the weight" if context.entry.kind != "none" else "no decay")
+        return skipped(name, "its decay has no formula to hold it to" if context.entry.kind != "none" else "no decay")
     own, decay, first = 0.02, 0.2, 0.1
     count = len(MULTIPLIERS)
     gradients, old = draws(count, seed=17), draws(count, seed=18)

@@ -168,7 +168,7 @@ OTHER_MEANINGS = {
     "l2": "g + λ p: the decay goes through the gradient and everything that is done to it",
     "trust_ratio": "λ p is added to the update, which is then rescaled as a whole (LAMB)",
     "momentum": "λ p is added behind any division by the gradient's size, and passes the momentum (NovoGrad, LARS)",
-    "switched": "lr λ on some steps and a fixed fraction of it on the others (AdamP)",
+    "switched": "lr λ on some steps, a fixed fraction of it or nothing on the others (AdamP)",
     "none": "lambda has no effect",
 }
 
