@@ -310,6 +310,8 @@ class Handle:
         return Step(self._optimizer, parts, absent, self.steps + 1, self._state, self._shared)
 
     def _part(self, index: int, group: dict[str, Any]) -> Part:
+        """A group with its settings of now, and no parameters yet; probes ask for it too."""
+
         def find_max_lr() -> float:
             return self._find_max_lr(index)
 

@@ -17,7 +17,12 @@ Convention = Literal["coupled", "decoupled"]
 _FLAG = "decoupled_weight_decay"
 # Exact types: a subclass may use its group's weight_decay in another way.
 _FLAGGED: tuple[type[Optimizer], ...] = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam)
-_FIXED: dict[type[Optimizer], Convention] = {torch.optim.SGD: "coupled", torch.optim.AdamW: "decoupled"}
+# Where there is no switch: SGD, and Adam's family in older versions of torch.
+_FIXED: dict[type[Optimizer], Convention] = {
+    torch.optim.SGD: "coupled",
+    torch.optim.Adam: "coupled",
+    torch.optim.AdamW: "decoupled",
+}
 if hasattr(torch.optim, "Muon"):
     _FIXED[torch.optim.Muon] = "decoupled"
 

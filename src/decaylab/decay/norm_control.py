@@ -110,6 +110,7 @@ class Constrained(Rule):
             for p, square in zip(kind, squares.unbind(), strict=True):
                 known = {"uniform": torch.full_like(square, self.kappa * p.numel()), "dependent": self.kappa * square}
                 state[p]["mu"] = torch.zeros_like(square)
+                state[p]["size"] = torch.full_like(square, p.numel())
                 state[p]["kappa"] = known.get(self.bound, torch.full_like(square, math.inf))
                 if self.bound == "inflection":
                     state[p]["square"] = square
@@ -128,8 +129,8 @@ class Constrained(Rule):
                 kappa = torch.where(kappa.isinf() & slower, squares, kappa)
                 step.store_column(part, "square", squares)
                 step.store_column(part, "growth", growth)
-            sizes = torch.tensor([p.numel() for p in part.params], dtype=squares.dtype, device=squares.device)
-            mu = (step.column(part, "mu") + self.update / sizes * (squares - kappa)).clamp_min_(0)
+            rate = self.update / step.column(part, "size")
+            mu = (step.column(part, "mu") + rate * (squares - kappa)).clamp_min_(0)
             step.store_column(part, "kappa", kappa)
             step.store_column(part, "mu", mu)
             scale_(part.weights, 1 - 2 * mu)

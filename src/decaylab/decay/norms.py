@@ -22,11 +22,9 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def exact(value: Tensor | float, device: torch.device | None = None) -> Tensor:
-    """Return a number as a scalar tensor of the widest dtype that its device has."""
-    tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
-    place = tensor.device if device is None else device
-    return tensor.to(device=place, dtype=torch.float32 if place.type == "mps" else torch.float64)
+def exact(values: Tensor) -> Tensor:
+    """Return numbers in the widest dtype that their device has."""
+    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
 def by_kind(params: Iterable[Tensor]) -> list[list[Tensor]]:

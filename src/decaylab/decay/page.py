@@ -28,7 +28,8 @@ handle.remove()
   added later, except groups with `decay=False` (as `decaylab.decay_groups` makes them).
 * Several rules can be attached, to different parameters, or a projection after a decay. They act in the order of
   attaching.
-* The rule's state is in `optimizer.state_dict()`. Attach first, then load.
+* The rule's state is in `optimizer.state_dict()`. Attach first, then load. `copy.deepcopy(optimizer)` and pickle leave
+  hooks out, and so the rule: attach again.
 * A parameter whose gradient is `None` is never touched. What a rule does where the gradient is zero is said below.
 * A rule with a `weight_decay` takes a schedule of its own, on top of what it does with the learning rate:
   `schedule=DecaySchedule(kind="cosine_to_zero"), total_steps=10_000` (`constant`, `with_lr`, `cosine_to_zero`,

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from decaylab.decay.norms import by_kind, exact, norms, safe_ratio, scale_, squared_norms, wide, widened
+from decaylab.decay.norms import by_kind, exact, multiply_, norms, safe_ratio, scale_, squared_norms, wide, widened
 from decaylab.decay.rule import Rule, Step
 from decaylab.decay.sharding import is_sharded, local, refuse_split_rows
 from decaylab.errors import DecaylabError
@@ -68,9 +68,7 @@ class SphereProjection(_Projection):
         # Parameters that join later have been seen by this step's gradient already: the step itself projects them.
         if self.radius is not None and first and total > 0:
             for kind in by_kind(params):
-                scale_(
-                    [local(p) for p in kind], exact(self.radius / math.sqrt(total)).expand(len(kind)).to(kind[0].device)
-                )
+                multiply_([local(p) for p in kind], self.radius / math.sqrt(total))
 
     def after(self, step: Step) -> None:
         """Project onto the sphere."""
@@ -81,7 +79,7 @@ class SphereProjection(_Projection):
             return
         home = step.parts[0].weights[0].device
         present = [exact(squared_norms(part.params, part.weights)).sum().to(home) for part in step.parts]
-        room = exact(step.shared["radius"] ** 2, home)
+        room = torch.full_like(present[0], step.shared["radius"] ** 2)
         for kind in by_kind(step.absent):
             room = room - exact(squared_norms(kind)).sum().to(home)
         factor = safe_ratio(room.clamp_min(0).sqrt(), torch.stack(present).sum().sqrt())

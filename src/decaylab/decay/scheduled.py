@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +90,8 @@ def _mean_second_moment(optimizer: Optimizer) -> Tensor:
             moments = _second_moment_sums(params, states, beta2, scale, bool(group.get("amsgrad", False)))
             steps = _steps_done(states).to(moments) + 1
             # 1 - beta2^t by expm1: for beta2 near 1 and few steps the difference would lose digits.
-            part = (moments / -torch.expm1(steps * exact(beta2).log().to(steps))).sum()
+            log_beta2 = math.log(beta2) if beta2 > 0 else -math.inf
+            part = (moments / -torch.expm1(steps * log_beta2)).sum()
             total = part if total is None else total + part.to(total.device)
             count += sum(p.numel() for p in params)
     if total is None:
@@ -104,7 +106,7 @@ def _second_moment_sums(
     squares = squared_norms(params, [local(p.grad) for p in params if p.grad is not None])
     if scale is not None:
         squares = squares / scale.to(squares.dtype).square()
-    squares = squares.to(exact(beta2, params[0].device).dtype)
+    squares = exact(squares)
     moments = [state.get("exp_avg_sq") for state in states]
     if all(moment is None for moment in moments):
         return squares * (1 - beta2)
