@@ -22,13 +22,14 @@ def browser():
 @pytest.mark.parametrize("width", [390, 1200])
 def test_the_page_draws_itself_alone(browser, built, width):
     page = browser.new_page(viewport={"width": width, "height": 844})
+    page.set_default_timeout(60_000)  # a busy machine is not a fault of the page
     complaints, requests = [], []
     page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else 0)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(built.as_uri())
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")  # draws every chart without scrolling
-    page.wait_for_function("!document.querySelector('.chart:not([data-drawn])')", timeout=60_000)
+    page.wait_for_function("!document.querySelector('.chart:not([data-drawn])')")
 
     assert complaints == []
     assert requests == [built.as_uri()]
@@ -43,14 +44,14 @@ def test_the_page_draws_itself_alone(browser, built, width):
     faded = "document.querySelectorAll('#vision-error .mark-line path[opacity=\"0.1\"]').length"
     assert page.evaluate(faded) == 0
     page.click("#vision-error .legend button >> nth=0")
-    page.wait_for_function(f"{faded} == 3", timeout=10_000)
+    page.wait_for_function(f"{faded} == 3")
     page.click("#vision-error .legend button >> nth=0")
-    page.wait_for_function(f"{faded} == 0", timeout=10_000)
+    page.wait_for_function(f"{faded} == 0")
 
     # A point answers with its numbers.
     box = page.locator("#language-loss .chart svg").bounding_box()
     page.locator("#language-loss").scroll_into_view_if_needed()
     page.locator("#language-loss .chart svg").hover(position={"x": box["width"] / 2, "y": box["height"] / 2})
-    page.wait_for_selector("#vg-tooltip-element.visible", timeout=10_000)
+    page.wait_for_selector("#vg-tooltip-element.visible")
     assert "95 % interval" in page.inner_text("#vg-tooltip-element")
     page.close()
