@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reproduce": ("decaylab.cli.reproduce:reproduce", "train what is missing of an experiment and write its page"),
     "report": ("decaylab.cli.report:report", "draw the page again from the store alone"),
     "train": ("decaylab.cli.train:train", "train one run from flags or from a file"),
+    "sample": ("decaylab.cli.sample:sample", "continue a prompt with a trained language model"),
+    "convert": ("decaylab.cli.sample:convert", "save a trained language model for transformers"),
     "runs": ("decaylab.cli.runs:runs", "the runs of a store: status, step, last metrics"),
     "export": ("decaylab.cli.export:export", "the metrics of a store as a CSV or parquet file"),
     "explain": ("decaylab.cli.explain:explain", "what a weight decay does in a run, in every convention"),

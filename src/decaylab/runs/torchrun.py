@@ -36,6 +36,7 @@ def train_together(
     device: str = "auto",
     parallel: Literal["ddp", "fsdp"] = "ddp",
     lease_seconds: float = 60.0,
+    checkpoint_seconds: float = 60.0,
 ) -> RunRow | None:
     """Train one run in this process and the others that torchrun started; all of them call this.
 
@@ -45,6 +46,7 @@ def train_together(
         device: ``auto``, ``cpu`` or ``cuda``; each process takes the GPU of its local rank.
         parallel: ``ddp`` keeps whole weights in each process, ``fsdp`` a share of them.
         lease_seconds: After this long without a sign of life others may take the run over.
+        checkpoint_seconds: Time between checkpoints.
 
     Returns:
         How the run stands afterwards, for the leader; None for the others.
@@ -56,10 +58,10 @@ def train_together(
             _follow(store_url, run, processes)
             return None
         with Store(store_url) as store:
-            return _lead(store, run, processes, lease_seconds)
+            return _lead(store, run, processes, lease_seconds, checkpoint_seconds)
 
 
-def _lead(store: Store, run: Run, processes: Processes, lease_seconds: float) -> RunRow:
+def _lead(store: Store, run: Run, processes: Processes, lease_seconds: float, checkpoint_seconds: float) -> RunRow:
     import torch
 
     store.add(run.id, run.config, kind=run.kind)
@@ -83,7 +85,8 @@ def _lead(store: Store, run: Run, processes: Processes, lease_seconds: float) ->
             return heartbeat(step, total)
 
         processes.agree(_TRAIN)
-        return train(config, record, heartbeat=beat, processes=processes, **options)
+        options |= {"heartbeat": beat, "processes": processes, "checkpoint_seconds": checkpoint_seconds}
+        return train(config, record, **options)
 
     worker = Worker(
         store,

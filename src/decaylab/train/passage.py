@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from decaylab.data.stream import TokenStream
+from decaylab.data.tokenizer import Tokenizer
 from decaylab.errors import DecaylabError
 
 
@@ -53,7 +54,7 @@ def text_batches(
 
 def complete(
     model: nn.Module,
-    stream: TokenStream,
+    tokenizer: Tokenizer,
     prompt: str,
     *,
     num_tokens: int,
@@ -67,7 +68,7 @@ def complete(
 
     Args:
         model: A `decaylab.models.GPT`; its mode and the random state stay as they are.
-        stream: Gives the tokenizer.
+        tokenizer: Text to ids and back.
         prompt: At least one token.
         num_tokens: How many tokens to add.
         temperature: Divides the logits; 0 always takes the most likely token.
@@ -77,7 +78,7 @@ def complete(
     Raises:
         DecaylabError: The prompt has no tokens.
     """
-    ids = stream.encode(prompt)
+    ids = [int(i) for part in tokenizer.encode_documents([prompt.encode()]) for i in part]
     if not ids:
         raise DecaylabError("the prompt has no tokens: give at least one character")
     device = next(model.parameters()).device
@@ -89,6 +90,6 @@ def complete(
         temperature=temperature,
         top_k=top_k,
         generator=generator,
-        num_ids=stream.vocab_size,
+        num_ids=tokenizer.vocab_size,
     )
-    return stream.decode(tokens[0].tolist())
+    return tokenizer.decode(tokens[0].tolist())

@@ -39,15 +39,27 @@ def load_first_weights(config: AnyRun, model: nn.Module, resolve: Resolve | None
         checkpoint.load_model_tensors(model, _foreign(folder, config.model, int(vocabulary)), str(folder))
         return
     origin = _origin(source, resolve)
-    tensors = checkpoint.load_weights(origin)
-    if source.weights != "iterate":
-        averages = checkpoint.load_state(origin)["averages"]
-        prefix = f"{source.weights}/"
-        chosen = {k.removeprefix(prefix): v for k, v in averages.items() if k.startswith(prefix)}
-        if not chosen:
-            raise DecaylabError(f"{origin} holds no average {source.weights!r}; it has to be in that run's averages")
-        tensors |= chosen
-    checkpoint.load_model_tensors(model, tensors, str(origin))
+    checkpoint.load_model_tensors(model, averaged_weights(origin, source.weights), str(origin))
+
+
+def averaged_weights(folder: Path, name: str) -> dict[str, Tensor]:
+    """Read the weights of a snapshot, or one of the averages in it; buffers are those of the weights.
+
+    Args:
+        folder: The snapshot.
+        name: ``iterate`` or the name of an average.
+
+    Raises:
+        DecaylabError: It is damaged, or holds no such average.
+    """
+    tensors = checkpoint.load_weights(folder)
+    if name == "iterate":
+        return tensors
+    averages = checkpoint.load_state(folder)["averages"]
+    chosen = {k.removeprefix(f"{name}/"): v for k, v in averages.items() if k.startswith(f"{name}/")}
+    if not chosen:
+        raise DecaylabError(f"{folder} holds no average {name!r}; it has to be in that run's averages")
+    return tensors | chosen
 
 
 def first_optimizer_state(source: InitFrom, resolve: Resolve | None, device: torch.device) -> dict[str, Any]:

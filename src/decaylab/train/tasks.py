@@ -269,7 +269,7 @@ class LanguageTask:
             checkpoint.load_model_tensors(model, tensors, "this run")
         return complete(
             model,
-            self._stream,
+            self._stream.tokenizer,
             settings.prompt,
             num_tokens=settings.prompt_tokens,
             temperature=settings.temperature,

@@ -1,0 +1,82 @@
+"""``decaylab sample`` and ``decaylab convert``: what a trained language model says, and its way to transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from decaylab.errors import DecaylabError, unknown
+from decaylab.runs.store import Store
+
+
+def sample(
+    model: Annotated[str, tyro.conf.Positional],
+    prompt: str = "\n",
+    tokens: int = 100,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    seed: int = 0,
+    weights: str = "iterate",
+    tokenizer: str | None = None,
+    store: str | None = None,
+) -> None:
+    """Continue a prompt with a trained language model.
+
+    Args:
+        model: A run's id, or the first characters of it; or a folder: a run's, a snapshot, or a GPT-2 that
+            transformers saved.
+        prompt: The text to continue.
+        tokens: Tokens to add.
+        temperature: Divides the logits; 0 always takes the most likely token.
+        top_k: Draw among the k most likely tokens only. Default: among all.
+        seed: Decides the draw: the same seed gives the same text.
+        weights: iterate, or an average of the run, such as ema0.999.
+        tokenizer: bytes, ascii or gpt2. Default: the run's own; gpt2 for transformers' format.
+        store: A path ending in .db or .sqlite, or a postgresql:// URL. Default: runs.db in the platform's data folder.
+    """
+    if tokens < 0 or temperature < 0 or (top_k is not None and top_k < 1):
+        raise DecaylabError("--tokens and --temperature must not be negative, and --top-k must be at least 1")
+    folder = _folder(model, store)
+    from decaylab.train.finished import load_finished
+    from decaylab.train.passage import complete
+
+    network, codec = load_finished(folder, weights=weights, tokenizer=tokenizer)
+    print(complete(network, codec, prompt, num_tokens=tokens, temperature=temperature, top_k=top_k, seed=seed))
+
+
+def convert(
+    model: Annotated[str, tyro.conf.Positional],
+    to: Path,
+    weights: str = "iterate",
+    store: str | None = None,
+) -> None:
+    """Save a trained language model so that transformers loads it: GPT2LMHeadModel.from_pretrained(FOLDER).
+
+    Args:
+        model: A run's id, or the first characters of it; or the folder of a run or of a snapshot.
+        to: Folder for config.json and model.safetensors.
+        weights: iterate, or an average of the run, such as ema0.999.
+        store: A path ending in .db or .sqlite, or a postgresql:// URL. Default: runs.db in the platform's data folder.
+    """
+    folder = _folder(model, store)
+    from decaylab.train import finished
+
+    finished.convert(folder, to, weights=weights)
+    print(f"{to}: config.json and model.safetensors")
+
+
+def _folder(name: str, store: str | None) -> Path:
+    """Return the folder that is named, or that of the run that is named."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    with Store(store, create=False) as database:
+        known = [row.id for row in database.rows()]
+        matches = [name] if name in known else [run for run in known if run.startswith(name)]
+        if not matches:
+            raise unknown("run or folder", name, known)
+        if len(matches) > 1:
+            raise DecaylabError(f"{name!r} is the beginning of {len(matches)} runs: {', '.join(matches[:4])}; say more")
+        return database.folder(matches[0])
