@@ -55,7 +55,7 @@ def test_other_convention_than_asked_for(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["torch.optim.Adamx"], "did you mean 'Adam'"),
+        (["torch.optim.Adamx"], "did you mean 'Adamax'"),
         (["no_such_package.Thing"], "cannot import"),
         (["torch.optim.LBFGS"], "cannot build torch.optim.LBFGS"),
         (["torch.optim.SGD", "--kwargs", "momentum"], "key=value"),
