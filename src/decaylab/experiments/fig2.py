@@ -46,7 +46,7 @@ def _other_projections(recipe: Recipe, seeds: Sequence[int]) -> list[RunSpec]:
 
 
 def _projections(results: Results) -> pd.DataFrame:
-    frame = finals("test/error", where=TRAINED)(results)
+    frame = finals("test/error", where=TRAINED, setting="LR {lr:g}")(results)
     return frame[frame["rate"] != "other"]
 
 
@@ -118,11 +118,9 @@ EXPERIMENT = Experiment(
             data=_projections,
             x="projected",
             kind="points",
-            color="lr",
-            palette="lr",
+            panel="setting",
             x_title="weights are projected",
             y_title="final test error (%)",
-            color_title="learning rate",
             caption="Every step is the paper's equation 3. One of the authors' programs projects once an epoch, "
             "the other puts the weights on the sphere once and lets the norm grow from there.",
         ),
