@@ -123,8 +123,8 @@ def _equilibrium(found: Diagnosis, state: RoleState) -> list[str]:
         )
         if not 1 / NEAR_PREDICTION < ratio < NEAR_PREDICTION:
             parts.append(
-                "That is off because updates here are not at right angles to the weights or are correlated over many"
-                " steps."
+                "It is off where updates are not at right angles to the weights (norm gains, biases, a head: the loss"
+                " feels their size) or are correlated over many steps; see each role below."
             )
     return [*parts, _share(state)]
 
