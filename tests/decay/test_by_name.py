@@ -70,3 +70,21 @@ def test_mistakes_are_named(name, weight_decay, options, message):
 def test_the_table_is_read_without_torch():
     code = "import sys, decaylab.decay.table, decaylab.decay.page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "counts"),
+    [
+        (decay.Decoupled(0.1), False),
+        (decay.Decoupled(0.1, schedule=DecaySchedule(kind="with_lr")), False),
+        (decay.Decoupled(0.1, schedule=DecaySchedule(kind="early_only"), total_steps=4), True),
+        (decay.SphereProjection(), False),
+        (decay.SphereProjection(every=2), True),
+        (decay.Constrained(), False),
+        (decay.Constrained(bound="warm_start"), True),
+    ],
+    ids=str,
+)
+def test_which_rules_count_steps(rule, counts):
+    # A CUDA graph would replay the step that it recorded; these rules are refused there.
+    assert rule.counts_steps is counts

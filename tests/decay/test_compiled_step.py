@@ -6,16 +6,18 @@ from rule_cases import CASES, gradients, learning_rates, optimizer, weights
 
 from decaylab import decay
 
-QUICK = ("l2", "decoupled", "cautious", "sphere_projection")
+# Tracing Adam takes a second a rule, so for most of them SGD has to do, at a constant learning rate.
+ON_ADAM = ("l2", "decoupled", "scheduled")
 
 
 def run(case, compiled):
     torch._dynamo.reset()
     params = weights(torch.float32)
-    opt = optimizer("adam", params)
+    on_adam = case.name in ON_ADAM
+    opt = optimizer("adam", params) if on_adam else torch.optim.SGD(params, lr=0.1)
     decay.attach(opt, case.rule())
     step = torch.compile(opt.step, backend="eager") if compiled else opt.step
-    for grads, lr in zip(gradients(4), learning_rates(4), strict=True):
+    for grads, lr in zip(gradients(3), learning_rates(3) if on_adam else [0.1] * 3, strict=True):
         opt.param_groups[0]["lr"] = lr
         for p, g in zip(params, grads, strict=True):
             p.grad = g.float()
@@ -24,14 +26,11 @@ def run(case, compiled):
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, marks=() if case.name in QUICK else pytest.mark.slow, id=case.name) for case in CASES],
-)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_compiled_is_eager(case):
     expected, steps = run(case, False)
     got, compiled_steps = run(case, True)
-    assert steps == compiled_steps == 4
+    assert steps == compiled_steps == 3
     for a, b in zip(got, expected, strict=True):
         # torch's own compiled Adam differs from the eager one by about this much.
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
