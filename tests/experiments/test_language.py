@@ -17,7 +17,7 @@ LANGUAGE = ("fig4", "fig5", "fig6", "fig7", "fig14", "fig15", "fig16", "fig17", 
 
 
 def _results(experiment, budget, seeds=3, change=None):
-    """Every key of every run has a record at 21 points of the run; ``change(labels, key, fraction)`` adds to them."""
+    """Every key of every run has a record at 11 points of the run; ``change(labels, key, fraction)`` adds to them."""
     specs = experiment.runs(budget, seeds)
     total = {spec.id: spec.config.steps for spec in specs}
     rows = {spec.id: Row(step=total[spec.id], total_steps=total[spec.id]) for spec in specs}
@@ -29,7 +29,7 @@ def _results(experiment, budget, seeds=3, change=None):
                 if key == "epoch":
                     continue
                 rng = np.random.default_rng(zlib.crc32(f"{spec.id}{key}".encode()))
-                for fraction in np.linspace(0, 1, 21):
+                for fraction in np.linspace(0, 1, 11):
                     extra = change(spec.labels, key, fraction) if change else 0.0
                     value = 2 + 0.001 * rng.standard_normal() + extra
                     found.append((spec.id, fraction * total[spec.id], key, value))
