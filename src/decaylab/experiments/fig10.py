@@ -13,24 +13,25 @@ theory expects the iterates to follow the gradient flow of :math:`L + \tfrac14 \
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
-
-import numpy as np
-import numpy.typing as npt
 
 from decaylab.experiments import evidence, statistics
 from decaylab.experiments.checks import Check
 from decaylab.experiments.spec import Chart, Claim, Experiment, RunSpec
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
 
     from decaylab.experiments.evidence import Comparison, Evidence
     from decaylab.experiments.results import Results
 
-Point = npt.NDArray[np.float64]  # (S, 2): one point a seed
+    Point = npt.NDArray[np.float64]  # (S, 2): one point a seed
+
 
 BEND = 0.35  # a: how much the valley bends
 LR, NOISE = 0.05, 0.8
@@ -38,7 +39,7 @@ STEPS, EVERY = 2400, 40
 FLOW_STEP, FLOW_STEPS = 0.02, 600
 START = (1.8, BEND * 1.8**2)
 SEEDS: dict[str, Sequence[int]] = {"smoke": (0,), "mini": tuple(range(100, 110)), "paper": tuple(range(100, 110))}
-ITERATE, PROJECTION, REGULARISED = "SGD iterate", "gradient flow from it", "regularised path"
+ITERATE, PROJECTION, REGULARISED = "SGD iterate", "gradient flow", "regularised path"
 
 
 def _steepness(x: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -48,6 +49,8 @@ def _steepness(x: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt
 
 def residual(w: Point) -> tuple[npt.NDArray[np.float64], Point]:
     """Return f and its gradient at points (S, 2): shapes (S,) and (S, 2)."""
+    import numpy as np
+
     x, y = w[:, 0], w[:, 1]
     h, slope = _steepness(x)
     height = y - BEND * x**2
@@ -57,6 +60,8 @@ def residual(w: Point) -> tuple[npt.NDArray[np.float64], Point]:
 
 def trace(w: Point) -> npt.NDArray[np.float64]:
     """Return the trace of the Hessian of L, |grad f|^2 + f Laplace(f), shape (S,)."""
+    import numpy as np
+
     x = w[:, 0]
     value, gradient = residual(w)
     h, slope = _steepness(x)
@@ -77,6 +82,8 @@ def project(w: Point) -> Point:
 
 def _regularised_step(w: Point, lr: float) -> Point:
     """One step down L + lr_sgd sigma^2 / 4 |grad f|^2, its second gradient by central differences."""
+    import numpy as np
+
     value, gradient = residual(w)
     width = 1e-5
     slopes = []
@@ -98,6 +105,8 @@ def simulate(seeds: tuple[int, ...]) -> Mapping[str, npt.NDArray[np.float64]]:
     Returns:
         By name, the points at every ``EVERY``-th step, shape (times, seeds, 2).
     """
+    import numpy as np
+
     noise = np.stack([np.random.default_rng(seed).standard_normal(STEPS) for seed in seeds], axis=1)
     w = np.tile(np.array(START), (len(seeds), 1))
     path = project(w)
@@ -129,6 +138,7 @@ def _plane(results: Results) -> pd.DataFrame:
 
 
 def _traces(results: Results) -> pd.DataFrame:
+    import numpy as np
     import pandas as pd
 
     frames = []
@@ -153,12 +163,16 @@ def _check(name: str, claimed: tuple[float, float], measure: Callable[[Mapping[s
 
 def _late(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The trace at the points of the last quarter of the run, shape (times, seeds)."""
+    import numpy as np
+
     late = points[-len(points) // 4 :]
     return np.stack([trace(w) for w in late])
 
 
 def _along(points: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The ratio of the traces at two processes, shape (times, seeds)."""
+    import numpy as np
+
     return np.stack([trace(w) / trace(v) for w, v in zip(points, others, strict=True)])
 
 
@@ -207,7 +221,7 @@ EXPERIMENT = Experiment(
             sentence="The trace of the Hessian at the projections ends at less than half of what it was at the start.",
             check=_check(
                 "late trace over first trace at the projections",
-                (-np.inf, 0.5),
+                (-math.inf, 0.5),
                 lambda found: _late(found[PROJECTION]).mean(axis=0) / trace(found[PROJECTION][0]),
             ),
         ),
@@ -227,7 +241,7 @@ EXPERIMENT = Experiment(
             "is more than twice that at the projections.",
             check=_check(
                 "standard deviation of the late trace, iterates over projections",
-                (2.0, np.inf),
+                (2.0, math.inf),
                 lambda found: _late(found[ITERATE]).std(axis=0) / _late(found[PROJECTION]).std(axis=0),
             ),
         ),

@@ -197,6 +197,7 @@ def fine_tuned_copies(recipe: Recipe, parents: Sequence[RunSpec]) -> list[RunSpe
         steps = -(-(config.data.train_size or 50_000) // config.batch_size)
         final_lr = config.schedule.final_lr
         assert final_lr is not None
+        origin = run_id(config)
         for start in config.snapshots_at:
             copy = replace(
                 config,
@@ -206,7 +207,7 @@ def fine_tuned_copies(recipe: Recipe, parents: Sequence[RunSpec]) -> list[RunSpe
                 averages=Averages(),
                 evaluation=replace(config.evaluation, every=recipe.epochs),
                 probes=replace(config.probes, curvature_every=1, curvature_at=("iterate",)),
-                init_from=InitFrom(run=run_id(config), step=start * steps),
+                init_from=InitFrom(run=origin, step=start * steps),
                 epochs=recipe.epochs,
                 snapshots_at=(),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -13,9 +14,16 @@ T = TypeVar("T")
 
 def encode(value: Any) -> Any:
     """Turn a dataclass into JSON values: nested mappings, lists, numbers, strings, booleans, null."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: encode(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    names = _names(type(value))
+    if names is not None:
+        return {name: encode(getattr(value, name)) for name in names}
     return [encode(v) for v in value] if isinstance(value, tuple) else value
+
+
+@functools.cache
+def _names(cls: type) -> tuple[str, ...] | None:
+    """The fields of a dataclass; None for any other type. Ids are computed by the thousand, so this is remembered."""
+    return tuple(item.name for item in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else None
 
 
 def changes(value: Any, base: Any) -> Any:
@@ -23,12 +31,13 @@ def changes(value: Any, base: Any) -> Any:
 
     1 and 1.0 are the same setting, so whole numbers are written alike wherever they come from.
     """
-    if dataclasses.is_dataclass(value) and type(value) is type(base):
-        pairs = ((item.name, getattr(value, item.name), getattr(base, item.name)) for item in dataclasses.fields(value))
-        return {name: changes(new, old) for name, new, old in pairs if new != old}
-    if dataclasses.is_dataclass(value):
+    names = _names(type(value))
+    if names is None:
+        return _canonical(encode(value))
+    if type(value) is not type(base):
         return {name: _canonical(v) for name, v in encode(value).items()}
-    return _canonical(encode(value))
+    pairs = ((name, getattr(value, name), getattr(base, name)) for name in names)
+    return {name: changes(new, old) for name, new, old in pairs if new is not old and new != old}
 
 
 def _canonical(value: Any) -> Any:

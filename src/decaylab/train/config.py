@@ -6,6 +6,7 @@ ids of existing runs alone; device and number of workers are not settings and do
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -365,6 +366,11 @@ def from_dict(content: dict[str, Any]) -> AnyRun:
 
 def run_id(config: AnyRun) -> str:
     """Return the run's id: 16 hexadecimal digits of a hash of everything that differs from the defaults."""
-    content = {"kind": kind(config), "format": FORMAT, **changes(config, type(config)())}
+    content = {"kind": kind(config), "format": FORMAT, **changes(config, _defaults(type(config)))}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _defaults(cls: type[AnyRun]) -> AnyRun:
+    return cls()
