@@ -258,3 +258,33 @@ def test_data_parallel_processes_agree_with_one(tmp_path):
         for key, value in expected.items():
             assert first[key] == second[key] == pytest.approx(value, rel=2e-4)
         assert first["noise/microbatch/variance"] > 0
+
+
+def _sharded(rank, port, folder):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    net = fully_shard(_net(), mesh=init_device_mesh("cpu", (2,)))
+    optimizer = _adamw(net)
+    log = watch(net, optimizer, every=4, probes=NO_LOSS)
+    _train(net, optimizer)
+    log.save(f"{folder}/{rank}.json")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_sharded_processes_agree_with_one(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(_sharded, (port, str(tmp_path)), nprocs=2)
+    net = _net()
+    optimizer = _adamw(net)
+    log = watch(net, optimizer, every=4)
+    _train(net, optimizer)
+    for rank in range(2):
+        for expected, found in zip(log.records, json.loads((tmp_path / f"{rank}.json").read_text()), strict=True):
+            assert {key: found[key] for key in expected} == pytest.approx(expected, rel=2e-4)

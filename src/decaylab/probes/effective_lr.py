@@ -105,7 +105,8 @@ class AdamRate:
         stride = max(1, -(-sum(m.numel() for m in moments) // self.sample))
         samples = []
         for i, moment in enumerate(moments):
-            v = moment.reshape(-1)[::stride].to(lr.device, lr.dtype)
+            local = moment.to_local() if hasattr(moment, "to_local") else moment  # this process's share will do
+            v = local.reshape(-1)[::stride].to(lr.device, lr.dtype)
             samples.append(lr[i] / ((v / correction[i]).sqrt() + eps[i]))
         rates = torch.cat(samples).sort().values
         last = len(rates) - 1

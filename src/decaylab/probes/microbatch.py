@@ -65,6 +65,8 @@ class MicrobatchHooks:
     def _after_adding(self, i: int) -> Callable[[Tensor], None]:
         # Only here is it certain that the gradient was added: torch.autograd.grad runs the other hook too.
         def count(_: Tensor) -> None:
+            if i not in self._incoming:  # fully_shard adds gradients without autograd: nothing was seen
+                return
             first, square, total = self._incoming.pop(i)
             if first:  # the first pass since zero_grad, also after a step that was called off
                 self._squares[i].clear()
@@ -101,7 +103,7 @@ class MicrobatchNoise:
 
     Units are those of the gradient that the optimizer applies (after unscaling and clipping), so they compare with
     ``gradients/norm``. Needs at least two micro-batches a step, whose losses are all scaled alike. With data
-    parallelism these are the micro-batches of this process.
+    parallelism these are the micro-batches of this process; with sharded parameters nothing is seen.
     """
 
     name: str = "microbatch_noise"
