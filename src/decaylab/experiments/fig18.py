@@ -18,7 +18,7 @@ _COMPARED = {"smoke": 100, "mini": 50, "paper": 40}
 TRAINED: dict[str, Label] = {"phase": "trained"}
 COSINE: dict[str, Label] = TRAINED | {"schedule": "cosine"}
 CONSTANT: dict[str, Label] = TRAINED | {"schedule": "constant"}
-GAIN = at("train/loss", 0.5) - at(AVERAGE, 0.5)
+GAIN = at("train/loss", 0.5, name="training loss") - at(AVERAGE, 0.5, name="that of the average")
 
 
 def _plan(budget: str, seeds: Sequence[int]) -> list[RunSpec]:

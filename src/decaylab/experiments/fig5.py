@@ -145,5 +145,12 @@ EXPERIMENT = Experiment(
             untested={"paper": "GPT-2 is the plain pre-LN network, so the first claim is this one"},
         ),
     ),
-    recipe=RECIPES,
+    recipe={
+        **RECIPES,
+        "mini": RECIPES["mini"] + " Fine-tuning: 600 steps at LR 1e-4 without decay from every 1000th step.",
+        "paper": RECIPES["paper"]
+        + " Fine-tuning: 10,000 steps at LR 1e-5 from every 10,000th step. As in the authors' "
+        "commands it has no decay and keeps the optimizer's state, in 64 micro-batches for runs with a cosine LR and "
+        "32 for those with a constant one; the paper says none of this.",
+    },
 )
