@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -20,10 +19,15 @@ def encode(value: Any) -> Any:
     return [encode(v) for v in value] if isinstance(value, tuple) else value
 
 
-@functools.cache
+# Ids are computed by the thousand, and asking a dataclass for its fields is most of the work.
+_NAMES: dict[type, tuple[str, ...] | None] = {}
+
+
 def _names(cls: type) -> tuple[str, ...] | None:
-    """The fields of a dataclass; None for any other type. Ids are computed by the thousand, so this is remembered."""
-    return tuple(item.name for item in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else None
+    """Return the fields of a dataclass; None for any other type."""
+    if cls not in _NAMES:
+        _NAMES[cls] = tuple(f.name for f in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else None
+    return _NAMES[cls]
 
 
 def changes(value: Any, base: Any) -> Any:

@@ -366,11 +366,11 @@ def from_dict(content: dict[str, Any]) -> AnyRun:
 
 def run_id(config: AnyRun) -> str:
     """Return the run's id: 16 hexadecimal digits of a hash of everything that differs from the defaults."""
-    content = {"kind": kind(config), "format": FORMAT, **changes(config, _defaults(type(config)))}
+    content = {"kind": kind(config), "format": FORMAT, **changes(config, _defaults(kind(config)))}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @functools.cache
-def _defaults(cls: type[AnyRun]) -> AnyRun:
-    return cls()
+def _defaults(name: str) -> AnyRun:
+    return KINDS[name]()

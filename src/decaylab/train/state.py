@@ -100,7 +100,8 @@ class RunState:
                 continue  # a damaged one: the one before it is as good, only older
             if state.get("run") != run_id(self._config):
                 continue
-            self._processes.agree(done)
+            if self._processes.leads:
+                self._processes.agree(done)  # the others wait for it in _candidates
             self._take(tensors, state, path, done)
             return done
         if self._processes.leads:
