@@ -15,8 +15,6 @@ from decaylab.train.signsgd import SignSGD
 SEED = 3
 
 
-
-
 @pytest.mark.parametrize("invariant", [True, False])
 def test_the_gradient_is_autograds(invariant):
     rng = np.random.default_rng(0)
