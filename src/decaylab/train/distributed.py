@@ -165,10 +165,27 @@ def joined(device: str = "auto", parallel: Parallel = "ddp") -> Iterator[Process
     place = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if kind == "cuda" else kind
     if kind == "cuda":
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    _meet("nccl" if kind == "cuda" else "gloo")
     yield Processes(dist.get_rank(), dist.get_world_size(), parallel, place)
     # Not after an error: the others may be gone, and waiting for them would hide the message.
     dist.destroy_process_group()
+
+
+def _meet(backend: str) -> None:
+    """Find the other processes, whose addresses are those of this attempt.
+
+    torchrun may keep the table of addresses when it starts its processes anew, and the dead ones are still in it. On
+    one machine the attempts are counted alike everywhere, so each gets a table of its own.
+    """
+    attempt, local_size = os.environ.get("TORCHELASTIC_RESTART_COUNT"), os.environ.get("LOCAL_WORLD_SIZE")
+    if attempt is None or local_size != os.environ.get("WORLD_SIZE"):
+        dist.init_process_group(backend)
+        return
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, size = next(rendezvous("env://"))
+    dist.init_process_group(backend, store=PrefixStore(f"attempt {attempt}", store), rank=rank, world_size=size)
 
 
 def whole(tensor: Tensor) -> Tensor:
