@@ -233,6 +233,7 @@ MISTAKES = {
     "name": ({"method": "magic"}, lambda: mlp(), "unknown method 'magic'"),
     "smooth": ({"method": "exact"}, lambda: mlp(), "smooth activations"),
     "tied": ({"method": "split"}, tied, "both depend on matrix"),
+    "too few": ({"method": "hutchinson", "max_matvecs": 1}, lambda: mlp(), "at least 2"),
 }
 
 

@@ -140,7 +140,7 @@ class HessianTrace:
     name: str = "hessian_trace"
     needs: frozenset[str] = frozenset({"loss"})
     rel_error: float = 0.02
-    max_matvecs: int = 1000
+    max_matvecs: int = 200
     seed: int = 0
     chunk_size: int | None = None
 
