@@ -56,8 +56,9 @@ EXPERIMENT = replace(
         "that are there; batch 64, 60 epochs instead of 200, the paper's learning rates and weight decay 0.015, LR "
         "0.01 from epoch 30 on. Copies of epochs 3, 10 and 30, without decay, 10 epochs at 0.01. Traces on 500 "
         "training points. The second phase is a quarter of a decay timescale, so the norms have no time to meet. "
-        "Nothing was searched for. These runs are trained by examples/fig3_on_cifar10.py."
+        "Nothing was searched for."
     },
+    command="python examples/fig3_on_cifar10.py",
 )
 
 

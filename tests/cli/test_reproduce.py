@@ -31,3 +31,10 @@ def test_every_experiment_runs_and_the_second_time_nothing_is_trained(tmp_path, 
         assert {row.id: (row.status, row.ended) for row in database.rows()} == before
     assert main(["report", "fig5", "--budget", "smoke", "--store", store, "--out", str(tmp_path / "again")]) == 0
     assert (tmp_path / "again" / "index.html").exists()
+
+
+def test_an_illustration_has_nothing_to_train(tmp_path, capsys):
+    out = tmp_path / "page"
+    assert main(["reproduce", "fig10", "--store", str(tmp_path / "runs.db"), "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.strip() == str((out / "index.html").resolve()) and "runs" not in printed.err

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 from tests.report.sample import LANGUAGE, VISION, language_results
 
@@ -73,3 +74,9 @@ def test_more_seeds_are_part_of_the_command(tmp_path):
     few = Results(one, {}, results._fetch, budget="mini")
     page = report.build([(LANGUAGE, few)], tmp_path)
     assert "decaylab reproduce language --budget mini --seeds 1" in page.read_text()
+
+
+def test_an_experiment_that_another_command_trains_names_that_one(tmp_path):
+    item = (replace(LANGUAGE, command="python examples/mine.py"), language_results())
+    text = report.build([item], tmp_path).read_text()
+    assert "python examples/mine.py" in text and "decaylab reproduce language" not in text

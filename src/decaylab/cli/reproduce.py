@@ -11,7 +11,7 @@ from decaylab import experiments
 from decaylab.errors import DecaylabError
 from decaylab.experiments.results import Results
 from decaylab.experiments.spec import RunSpec
-from decaylab.runs.launch import launch
+from decaylab.runs.launch import LaunchReport, launch
 from decaylab.runs.queue import Run
 from decaylab.runs.store import Store
 from decaylab.train.config import kind, to_dict
@@ -54,7 +54,8 @@ def reproduce(
             runs.setdefault(spec.id, _run(experiment.id, spec))
     require_data(spec.config for _, plan in plans for spec in plan)
     with Store(store) as database:
-        report = launch(database.url, list(runs.values()), workers=workers, device=device)
+        # Illustrations such as Fig. 10 are computed when they are drawn.
+        report = launch(database.url, list(runs.values()), workers=workers, device=device) if runs else LaunchReport()
         from decaylab.report import build
 
         results = [(e, Results.from_store(plan, database, budget=budget)) for e, plan in plans]

@@ -138,6 +138,7 @@ class Experiment:
         claims: What is tested.
         recipe: How the runs of each budget were chosen, deviations from the paper, and how the recipe was found.
         version: Raised when a change alters the numbers.
+        command: What trains its runs, where that is not ``decaylab reproduce``.
     """
 
     id: str
@@ -150,6 +151,7 @@ class Experiment:
     claims: tuple[Claim, ...]
     recipe: Mapping[str, str]
     version: int = 1
+    command: str | None = None
 
     def __post_init__(self) -> None:
         for what, names in (("chart", [c.id for c in self.charts]), ("claim", [c.id for c in self.claims])):

@@ -66,6 +66,8 @@ class _Section:
     def command(self) -> str:
         """What reproduces the experiment; with a number of seeds where it is not the declared one."""
         budget, experiment = self.results.budget, self.experiment
+        if experiment.command is not None:
+            return experiment.command
         seeds = sorted({int(spec.labels["seed"]) for spec in self.results.specs})
         extra = "" if not seeds or seeds == sorted(experiment.seeds[budget]) else f" --seeds {len(seeds)}"
         return f"decaylab reproduce {experiment.id} --budget {budget}{extra}"
