@@ -4,11 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.decay import rule_cases
 from tests.train.test_loop import LANGUAGE, _corpus, _curves, _home, _train  # noqa: F401  (fixtures of that file)
 from torch import nn
 
+from decaylab import decay
 from decaylab.errors import DecaylabError
 from decaylab.train import checkpoint
+from decaylab.train.build import LOSS_PENALTIES
+from decaylab.train.config import Decay
 from decaylab.train.rounding import StochasticRounding, round_stochastically
 
 ROUNDED = replace(LANGUAGE, weights="bfloat16", stochastic_rounding=True)
@@ -85,6 +89,49 @@ def test_the_step_and_its_state_are_computed_in_float32():
     low, high = _neighbours(exact.detach())
     assert ((rounded.float() == low) | (rounded.float() == high)).all()
     assert torch.equal(optimizer.state[rounded]["exp_avg_sq"], reference.state[exact]["exp_avg_sq"])
+
+
+@pytest.mark.parametrize(
+    ("case", "kind"), [pytest.param(c, k, id=f"{c.name}-{k}") for c in rule_cases.CASES for k in c.optimizers]
+)
+def test_every_decay_rule_is_computed_in_float32(case, kind):
+    """Each step of the rounded weights is one of the two neighbours of a float32 step from the same place."""
+    rounded = rule_cases.weights(torch.bfloat16)
+    exact = [nn.Parameter(p.detach().float()) for p in rounded]
+    optimizers = [rule_cases.optimizer(kind, params) for params in (exact, rounded)]
+    for optimizer in optimizers:
+        decay.attach(optimizer, case.rule())
+    rounding = StochasticRounding(rounded, seed=0)
+    for step, gradients in enumerate(rule_cases.gradients(3)):
+        for e, r, gradient in zip(exact, rounded, gradients, strict=True):
+            e.data.copy_(r.data)
+            r.grad = gradient.to(torch.bfloat16)
+            e.grad = r.grad.float()
+        optimizers[0].step()
+        with rounding.widened(step):
+            optimizers[1].step()
+        for e, r in zip(exact, rounded, strict=True):
+            assert r.dtype == r.grad.dtype == torch.bfloat16
+            low, high = _neighbours(e.detach())
+            assert ((r.float() == low) | (r.float() == high)).all()
+
+
+RULES = [name for name, entry in decay.TABLE.items() if entry.use == "attach"] + list(LOSS_PENALTIES)
+
+
+@pytest.mark.parametrize("stochastic", [False, True], ids=["nearest", "stochastic"])
+@pytest.mark.parametrize("rule", RULES)
+def test_every_decay_rule_trains_weights_stored_in_bfloat16(rule, stochastic):
+    scheduled = rule in LOSS_PENALTIES or decay.TABLE[rule].scheduled
+    own = Decay(rule=rule, weight_decay=0.3 if scheduled else 0.0, roles=("matrix", "embedding", "head"))
+    config = replace(LANGUAGE, weights="bfloat16", stochastic_rounding=stochastic, decay=own, steps=6)
+    records, outcome = _train(config)
+    plain, _ = _train(replace(config, decay=Decay()))
+    assert (outcome.status, outcome.steps) == ("done", 6)
+    last, other = (curves[6, "weights/norm"] for curves in (_curves(records), _curves(plain)))
+    assert 0 < last < float("inf")
+    # Selective projection waits until gradient and displacement disagree, which takes longer.
+    assert last != other or rule == "selective_projection"
 
 
 def test_resumed_is_bit_for_bit_the_same(tmp_path, monkeypatch):
