@@ -118,7 +118,7 @@ def _view(figure: Figure, panel: str, *, ink: str, interactive: bool) -> Any:
         base = alt.Chart(alt.NamedData(_SHARED)).encode(**encoding)
         ends = {"y": look.y(figure, "low", panel, interactive=interactive), "y2": "high:Q"}
         if kind == "line":
-            marks = _lines(figure, base, points)
+            marks = _lines(figure, base, encoding, points)
             if points["low"].notna().any():
                 # An area has no dashes, so its curves are told apart by a channel that draws nothing.
                 plain = {k: v for k, v in encoding.items() if k != "strokeDash"} | ends
@@ -140,10 +140,15 @@ def _view(figure: Figure, panel: str, *, ink: str, interactive: bool) -> Any:
         return alt.layer(*layers, _tooltips(figure, base)).add_params(*picked)
 
 
-def _lines(figure: Figure, base: Any, points: pd.DataFrame) -> list[_Mark]:
+def _lines(figure: Figure, base: Any, encoding: dict[str, Any], points: pd.DataFrame) -> list[_Mark]:
     curves = figure.points.groupby(["panel", "color", "dash"]).size()
-    few = {"size": 28} if curves.max() <= _FEW else False
-    marks: list[_Mark] = [(base.mark_line(strokeWidth=1.8, clip=figure.chart.y_domain is not None, point=few), 1.0)]
+    clip = figure.chart.y_domain is not None
+    marks: list[_Mark] = [(base.mark_line(strokeWidth=1.8, clip=clip), 1.0)]
+    if curves.max() <= _FEW:
+        # Without the dashes: with them, their legend would show the points' stroke, which is none.
+        plain = {k: v for k, v in encoding.items() if k != "strokeDash"}
+        dots = alt.Chart(alt.NamedData(_SHARED)).mark_point(filled=True, size=28, clip=clip)
+        marks.append((dots.encode(**plain, detail="dash:N"), 1.0))
     if points["ended_early"].any():
         cross = base.transform_filter("datum.ended_early > 0")
         marks.append((cross.mark_point(shape="cross", angle=45, size=90, filled=True), 1.0))
