@@ -6,8 +6,8 @@ Two ratios, each the median of interleaved measurements in one run:
 - sweep: eight runs through the launcher on all cores, its start included, against the plain loop eight times
   in one process, one after another.
 
-The network, the data, the batch size and the number of steps are those of Fig. 1's residual runs at the mini budget, the
-same on both sides; both train only. For comparison the plain loop is also timed with its data in memory and one thread:
+The network, the data, the batch size and the number of steps are those of Fig. 1's residual runs at the mini budget,
+the same on both sides; both train only. The plain loop is also timed with its data in memory and one thread:
 what is left then is torch's own time for the network, which no loop can save.
 """
 
@@ -127,7 +127,9 @@ def _fresh(what: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("plain", "bare", "ours", "plain8", "sweep"), help="measure one side, print seconds")
+    parser.add_argument(
+        "--only", choices=("plain", "bare", "ours", "plain8", "sweep"), help="measure one side, print seconds"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="interleaved repetitions")
     arguments = parser.parse_args()
     sides = {"plain": lambda: plain(1), "bare": bare, "ours": ours, "plain8": lambda: plain(8), "sweep": sweep}
