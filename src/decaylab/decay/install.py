@@ -174,7 +174,7 @@ class Handle:
                         f"{twice} parameters already decay by {type(other.rule).__name__}: remove that rule first, or "
                         f"give both rules params of their own"
                     )
-        self.rule.check(self._optimizer, self._part(index, group))
+        self.rule.check(self._optimizer, self.part(index, group))
 
     def _refuse_own_decay(self, index: int, group: dict[str, Any]) -> None:
         if any(loan.group is group for handle in self._others for loan in handle._loans):
@@ -302,15 +302,15 @@ class Handle:
             if kinds:
                 self._refuse_own_decay(index, group)
             for params in kinds.values():
-                part = self._part(index, group)
+                part = self.part(index, group)
                 part.params = params
                 part.weights = [sharding.local(p) for p in params] if self._sharded else params
                 part.whole = len(kinds) == 1 and len(covered) == len(group["params"])
                 parts.append(part)
         return Step(self._optimizer, parts, absent, self.steps + 1, self._state, self._shared)
 
-    def _part(self, index: int, group: dict[str, Any]) -> Part:
-        """A group with its settings of now, and no parameters yet; probes ask for it too."""
+    def part(self, index: int, group: dict[str, Any]) -> Part:
+        """Return a group with its settings of now, and no parameters yet: what a probe needs to know of a step."""
 
         def find_max_lr() -> float:
             return self._find_max_lr(index)

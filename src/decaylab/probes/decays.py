@@ -88,7 +88,7 @@ def _acts_on(handle: Any, group: dict[str, Any]) -> bool:
 
 
 def _of_rule(handle: Any, optimizer: Optimizer, index: int, group: dict[str, Any]) -> Decay:
-    rule, part = handle.rule, handle._part(index, group)
+    rule, part = handle.rule, handle.part(index, group)
     key = f"{index}/{handle.slot}"
 
     def covers(p: Tensor) -> bool:
