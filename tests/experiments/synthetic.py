@@ -19,6 +19,7 @@ class Row:
     step: int = STEPS
     total_steps: int = STEPS
     environment: dict = field(default_factory=lambda: {"python": "3.11.0", "torch": "2.13.0", "device": "cpu"})
+    summary: dict = field(default_factory=dict)
 
 
 def specs(seeds=(0, 1, 2)):

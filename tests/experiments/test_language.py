@@ -40,7 +40,7 @@ def _results(experiment, budget, seeds=3, change=None):
 
 @pytest.mark.parametrize("budget", ["mini", "paper"])
 @pytest.mark.parametrize("name", LANGUAGE)
-def test_every_claim_and_chart_reads_its_runs(name, budget):
+def test_every_claim_chart_and_table_reads_its_runs(name, budget):
     experiment = experiments.get(name)
     results = _results(experiment, budget)
     for claim in experiment.claims:
@@ -50,6 +50,10 @@ def test_every_claim_and_chart_reads_its_runs(name, budget):
         table = chart.data(results)
         named = (chart.x, chart.y, chart.color, chart.dash, chart.panel, chart.over)
         assert {n for n in named if n} <= set(table.columns)
+        assert len(table)
+    for sheet in experiment.tables:
+        table = sheet.data(results)
+        assert {*sheet.columns, *sheet.literal} <= set(table.columns)
         assert len(table)
 
 

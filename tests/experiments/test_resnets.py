@@ -73,7 +73,10 @@ def test_averages_of_a_recipe_are_those_of_its_runs():
 def _results(values, budget="smoke"):
     """Every run of prop3 records a variance that is a power of its loss."""
     specs = prop3.EXPERIMENT.runs(budget)
-    rows = {s.id: SimpleNamespace(status="done", reason="", step=4, total_steps=4, environment={}) for s in specs}
+    rows = {
+        s.id: SimpleNamespace(status="done", reason="", step=4, total_steps=4, environment={}, summary={})
+        for s in specs
+    }
     found = []
     for spec in specs:
         for step, loss in enumerate(values):

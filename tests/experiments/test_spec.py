@@ -10,7 +10,7 @@ from decaylab.experiments import checks
 from decaylab.experiments.evidence import Verdict
 from decaylab.experiments.grid import grid
 from decaylab.experiments.quantity import final
-from decaylab.experiments.spec import Chart, Claim, Experiment, RunSpec, with_settings
+from decaylab.experiments.spec import Chart, Claim, Experiment, RunSpec, Table, with_settings
 from decaylab.train.config import LanguageRun, VisionRun
 
 CLAIM = Claim(
@@ -71,6 +71,9 @@ def test_plans_that_break_their_rules(plan, message):
 def test_ids_are_unique_within_an_experiment():
     with pytest.raises(ValueError, match="claim id 'lower' is there twice"):
         experiment(claims=(CLAIM, CLAIM))
+    table = Table(id=experiment().charts[0].id, title="", data=lambda results: None, columns={})
+    with pytest.raises(ValueError, match="chart or table id"):
+        experiment(tables=(table,))
     with pytest.raises(ValueError, match="same budgets"):
         experiment(recipe={"mini": "x"})
 

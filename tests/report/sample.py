@@ -10,12 +10,13 @@ from decaylab.experiments.grid import grid
 from decaylab.experiments.quantity import at, final
 from decaylab.experiments.results import Results
 from decaylab.experiments.series import curves, finals
-from decaylab.experiments.spec import Chart, Claim, Experiment
+from decaylab.experiments.spec import Chart, Claim, Experiment, Table
 from decaylab.train.config import LanguageRun, VisionRun
 
 WITH, WITHOUT = {"lr": "large", "wd": "with"}, {"lr": "large", "wd": "none"}
 SMALL, SMALL_WITHOUT = {"lr": "small", "wd": "with"}, {"lr": "small", "wd": "none"}
 ERROR = final("test/error", name="test error")
+SAID = "if a < b:\n    print('<b>&amp;</b>')\n\tend\x0b\r  "
 
 VISION = Experiment(
     id="vision",
@@ -100,6 +101,13 @@ VISION = Experiment(
     recipe={"mini": "Made up from a formula, to see how a report looks."},
 )
 
+
+def said(results):
+    """One row with an interval, one without, and a text that HTML would take for its own."""
+    bounds = {"value_low": [1.5, float("nan")], "value_high": [1.5625, float("nan")]}
+    return pd.DataFrame({"wd": [0.1, 0.33724], "value": [1.53125, 2.0], **bounds, "seeds": [5, 1], "text": [SAID, ""]})
+
+
 LANGUAGE = Experiment(
     id="language",
     title="Training loss of a small transformer for several weight decays",
@@ -142,6 +150,17 @@ LANGUAGE = Experiment(
         Claim(
             id="never", sentence="This asks for <more> than this budget has.", check=checks.all_of(), budgets=("paper",)
         ),
+    ),
+    tables=(
+        Table(
+            id="said",
+            title="What <they> said",
+            data=said,
+            columns={"wd": "weight decay", "value": "loss", "text": "text"},
+            literal=("text",),
+            caption="Made up.",
+        ),
+        Table(id="silence", title="Nobody", data=lambda results: said(results)[:0], columns={"wd": "weight decay"}),
     ),
     recipe={"mini": "Made up from a formula & <not> a run."},
 )

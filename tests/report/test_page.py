@@ -2,8 +2,9 @@ import csv
 import json
 import re
 from dataclasses import replace
+from html.parser import HTMLParser
 
-from tests.report.sample import LANGUAGE, VISION, language_results
+from tests.report.sample import LANGUAGE, SAID, VISION, language_results
 
 from decaylab import report
 
@@ -11,7 +12,8 @@ from decaylab import report
 def test_everything_lies_beside_the_page(built):
     names = sorted(p.relative_to(built.parent).as_posix() for p in built.parent.rglob("*") if p.is_file())
     charts = ["vision-by-rate", "vision-error", "vision-final", "vision-loss", "language-loss"]
-    expected = [f"charts/{c}.{kind}" for c in charts for kind in ("svg", "csv")] + ["charts/language-nothing.csv"]
+    expected = [f"charts/{c}.{kind}" for c in charts for kind in ("svg", "csv")]
+    expected += [f"charts/language-{name}.csv" for name in ("nothing", "said", "silence")]
     assert names == sorted([*expected, "index.html", "verdicts.csv", "verdicts.json"])
 
 
@@ -64,6 +66,55 @@ def test_the_table_beside_a_chart_has_all_points(built):
     assert list(rows[0]) == ["wd", "step", "value", "low", "high", "seeds", "ended_early"]
     assert sum(r["wd"] == "0.1" for r in rows) == 1900  # steps 201 to 3999, every other one: 95 % of the run
     assert sum(int(r["ended_early"]) for r in rows) == 1
+
+
+class _Cells(HTMLParser):
+    """The texts of the cells of one table, as a browser would take them."""
+
+    def __init__(self, figure):
+        super().__init__()
+        self.figure, self.inside, self.cells = figure, False, []
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "figure":
+            self.inside = dict(attrs).get("id") == self.figure
+        elif self.inside and tag == "td":
+            self.cells.append((dict(attrs)["class"], ""))
+        elif self.inside and self.cells and tag not in ("tr", "figcaption", "span", "a"):
+            raise AssertionError(f"<{tag}> in a cell")
+
+    def handle_data(self, data):
+        if self.inside and self.lasttag == "td" and self.cells:
+            kind, text = self.cells[-1]
+            self.cells[-1] = (kind, text + data)
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "figure"):
+            self.lasttag = ""
+
+
+def test_a_table_shows_numbers_with_their_interval_and_texts_as_they_are(built):
+    parser = _Cells("language-said")
+    parser.feed(built.read_text())
+    literal = "if a < b:\n    print('<b>&amp;</b>')\n\tend\N{SYMBOL FOR VERTICAL TABULATION}"
+    assert parser.cells == [
+        ("number", "0.1"),
+        ("number", "1.531 (1.500 to 1.562)"),
+        ("literal", literal + "\N{SYMBOL FOR CARRIAGE RETURN}  "),
+        ("number", "0.33724"),
+        ("number", "2"),
+        ("literal", ""),
+    ]
+    assert "What &lt;they&gt; said" in built.read_text()
+
+
+def test_the_table_beside_it_has_every_column_and_the_text_itself(built):
+    with (built.parent / "charts" / "language-said.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert first == {
+        "wd": "0.1", "value": "1.53125", "value_low": "1.5", "value_high": "1.5625", "seeds": "5", "text": SAID
+    }  # fmt: skip
+    assert second["value_low"] == second["text"] == ""
 
 
 def test_more_seeds_are_part_of_the_command(tmp_path):

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from decaylab.experiments.checks import all_of, higher, lower
+from decaylab.experiments.completions import completions
 from decaylab.experiments.gpt2 import PLAIN, smoke
 from decaylab.experiments.grid import grid
 from decaylab.experiments.quantity import final
 from decaylab.experiments.series import curves, finals
-from decaylab.experiments.spec import Chart, Claim, Experiment, Label, RunSpec
+from decaylab.experiments.spec import Chart, Claim, Experiment, Label, RunSpec, Table
 from decaylab.schedules import Schedule
 from decaylab.train.config import (
     Averages,
@@ -119,6 +120,23 @@ EXPERIMENT = Experiment(
             caption="Mean over seeds with its 95 % interval.",
         ),
     ),
+    tables=(
+        Table(
+            id="completions",
+            title="What the networks say",
+            data=completions(("schedule", "wd"), LOSS),
+            columns={
+                "schedule": "learning rate",
+                "wd": "weight decay",
+                "value": "validation loss (nats per token)",
+                "seed": "seed of the text",
+                "completion": "prompt and its continuation",
+            },
+            literal=("completion",),
+            caption="Final validation loss, mean over seeds with its 95 % interval, and how the network of one seed "
+            f"continues the prompt, drawn with that seed at temperature {BLOG.evaluation.temperature}.",
+        ),
+    ),
     claims=(
         Claim(
             id="small-decay-is-better",
@@ -178,6 +196,6 @@ EXPERIMENT = Experiment(
         "among its other interventions), bfloat16 for its mixed precision, no biases, GPT-2's initialisation, "
         "OpenWebText drawn with replacement instead of a single pass. Added to the post's five runs: the schedule "
         "with decays 0.01 and 0.1. The loss is that of the held-out validation stream, and "
-        f"every run ends with {PROMPT!r} completed, in its summary.",
+        f"every run ends with {PROMPT!r} completed.",
     },
 )

@@ -29,6 +29,8 @@ class Row(Protocol):
     def total_steps(self) -> int: ...  # noqa: D102
     @property
     def environment(self) -> Mapping[str, Any]: ...  # noqa: D102
+    @property
+    def summary(self) -> Mapping[str, Any]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Results:
         runs: One row a run, indexed by run id: the labels, status (``missing`` when the store has never seen it),
             reason, step and total_steps.
         environments: What each started run ran on, by run id.
+        summaries: What each run said at its end, by run id; empty before.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Results:
         self.runs = pd.DataFrame(known, columns=None if known else ["run", "seed", *_STATE]).set_index("run")
         self.labels = [name for name in self.runs.columns if name not in _STATE]
         self.environments = {run: dict(rows[run].environment) for run in labelled if run in rows}
+        self.summaries = {run: dict(rows[run].summary) for run in labelled if run in rows}
 
     @classmethod
     def from_store(cls, specs: Sequence[RunSpec], store: Any, *, budget: str) -> Results:

@@ -98,6 +98,28 @@ class Chart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Table:
+    """Numbers and texts in rows, for what a chart cannot draw.
+
+    Attributes:
+        id: Short and unique among the experiment's charts and tables; part of the file name.
+        title: Above the table.
+        data: Gives the rows, in their order (see ``completions``).
+        columns: Column of the data to its heading on the page, in their order; others are in the CSV only. A number
+            with ``NAME_low`` and ``NAME_high`` beside it in the data is shown with that interval.
+        literal: Columns of text whose spaces and line ends matter.
+        caption: Below the table.
+    """
+
+    id: str
+    title: str
+    data: Callable[[Results], pd.DataFrame]
+    columns: Mapping[str, str]
+    literal: tuple[str, ...] = ()
+    caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """A sentence that the runs can contradict.
 
@@ -135,6 +157,7 @@ class Experiment:
         seeds: The seeds of each budget; its keys are the budgets there are.
         plan: Gives the runs of a budget for some seeds.
         charts: What is drawn.
+        tables: What stands in rows below the charts.
         claims: What is tested.
         recipe: How the runs of each budget were chosen, deviations from the paper, and how the recipe was found.
         version: Raised when a change alters the numbers.
@@ -150,11 +173,13 @@ class Experiment:
     charts: tuple[Chart, ...]
     claims: tuple[Claim, ...]
     recipe: Mapping[str, str]
+    tables: tuple[Table, ...] = ()
     version: int = 1
     command: str | None = None
 
     def __post_init__(self) -> None:
-        for what, names in (("chart", [c.id for c in self.charts]), ("claim", [c.id for c in self.claims])):
+        drawn = [c.id for c in self.charts] + [t.id for t in self.tables]  # both name files of one folder
+        for what, names in (("chart or table", drawn), ("claim", [c.id for c in self.claims])):
             repeated = {name for name in names if names.count(name) > 1}
             if repeated:
                 raise ValueError(f"experiment {self.id}: {what} id {sorted(repeated)[0]!r} is there twice")

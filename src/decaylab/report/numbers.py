@@ -12,7 +12,8 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 def estimate(comparison: Comparison) -> str:
     """Write the estimate with its unit: ``−2.10 percentage points``, or ``0.87 × 10⁻⁶``."""
     scale, power = _power(comparison)
-    return f"{_number(comparison.estimate * scale, _decimals(comparison, scale))}{power} {comparison.unit}".rstrip()
+    decimals = _decimals(comparison.low * scale, comparison.high * scale)
+    return f"{_number(comparison.estimate * scale, decimals)}{power} {comparison.unit}".rstrip()
 
 
 def interval(comparison: Comparison) -> str:
@@ -20,8 +21,19 @@ def interval(comparison: Comparison) -> str:
     if math.isinf(comparison.low) and math.isinf(comparison.high) and comparison.low != comparison.high:
         return "no interval"
     scale, power = _power(comparison)
-    low, high = (_number(v * scale, _decimals(comparison, scale)) for v in (comparison.low, comparison.high))
+    ends = comparison.low * scale, comparison.high * scale
+    low, high = (_number(v, _decimals(*ends)) for v in ends)
     return f"{low} to {high}{power}"
+
+
+def bounded(value: float, low: float, high: float) -> str:
+    """Write a number with its interval.
+
+    >>> bounded(1.81234, 1.8034, 1.8212)
+    '1.8123 (1.8034 to 1.8212)'
+    """
+    middle, start, end = (_number(v, _decimals(low, high)) for v in (value, low, high))
+    return f"{middle} ({start} to {end})"
 
 
 def plain(value: float, digits: int = 4) -> str:
@@ -38,9 +50,9 @@ def fixed(value: float, decimals: int = 2) -> str:
     return _number(value, decimals)
 
 
-def _decimals(comparison: Comparison, scale: float) -> int | None:
+def _decimals(low: float, high: float) -> int | None:
     """Two significant digits of the interval's half-width decide how many decimals are worth printing."""
-    half = (comparison.high - comparison.low) / 2 * scale
+    half = (high - low) / 2
     if not math.isfinite(half) or half <= 0:
         return None
     return min(max(1 - math.floor(math.log10(half)), 0), 8)

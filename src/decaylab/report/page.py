@@ -25,6 +25,7 @@ from decaylab.files import atomic_write_text
 from decaylab.report import figures, forest, look, numbers, palette, verdicts
 from decaylab.report.aggregate import drawn
 from decaylab.report.figures import Figure
+from decaylab.report.tables import Sheet
 
 BADGES = {Verdict.HOLDS: "✓", Verdict.FAILS: "✗", Verdict.UNDECIDED: "?", Verdict.NOT_TESTABLE: "–"}
 _CLASSES = {v: v.name.lower().replace("_", "-") for v in Verdict}
@@ -37,6 +38,7 @@ class _Section:
     experiment: Experiment
     results: Results
     figures: list[Figure]
+    sheets: list[Sheet]
     rulings: list[verdicts.Ruling]
 
     @property
@@ -81,8 +83,9 @@ def build(items: Sequence[tuple[Experiment, Results]], out_dir: Path | str) -> P
         out_dir: Folder to write to; it is made if it is missing, files of the same names are replaced.
 
     Returns:
-        The page: ``index.html``. Beside it are ``charts/ID-CHART.svg`` and ``.csv``, ``verdicts.json`` and
-        ``verdicts.csv``. The page loads nothing, from a network or from disk, and says so to the browser.
+        The page: ``index.html``. Beside it are ``charts/ID-CHART.svg`` and ``.csv``, ``charts/ID-TABLE.csv``,
+        ``verdicts.json`` and ``verdicts.csv``. The page loads nothing, from a network or from disk, and says so to the
+        browser.
     """
     out = Path(out_dir)
     sections = _sections(items)
@@ -95,6 +98,8 @@ def build(items: Sequence[tuple[Experiment, Results]], out_dir: Path | str) -> P
                 specs |= {f"{name}-{i}": view for i, view in enumerate(views)}
                 atomic_write_text(out / "charts" / f"{name}.svg", _svg(figure))
             atomic_write_text(out / "charts" / f"{name}.csv", _table(figure))
+        for sheet in section.sheets:
+            atomic_write_text(out / "charts" / f"{section.experiment.id}-{sheet.table.id}.csv", sheet.csv())
     rulings = [ruling for section in sections for ruling in section.rulings]
     atomic_write_text(out / "verdicts.json", verdicts.as_json(rulings))
     atomic_write_text(out / "verdicts.csv", verdicts.as_csv(rulings))
@@ -121,7 +126,10 @@ def _sections(items: Sequence[tuple[Experiment, Results]]) -> list[_Section]:
             verdicts.Ruling(experiment=experiment, budget=results.budget, claim=claim, evidence=claim.evaluate(results))
             for claim in experiment.claims
         ]
-        sections.append(_Section(experiment=experiment, results=results, figures=drawings, rulings=rulings))
+        sheets = [Sheet(table=table, data=table.data(results)) for table in experiment.tables]
+        sections.append(
+            _Section(experiment=experiment, results=results, figures=drawings, sheets=sheets, rulings=rulings)
+        )
     return sections
 
 
