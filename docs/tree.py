@@ -32,7 +32,7 @@ def lines() -> list[str]:
 
 def _line(depth: int, name: str, file: Path) -> str:
     text = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n\n")[0].replace("\n", " ")
-    sentence = re.split(r"(?<!et al)\. ", text)[0].rstrip(".")
+    sentence = re.split(r"(?<!et al)(?<!\bFig)(?<!\bapp)\. ", text)[0].rstrip(".")
     return f"{'  ' * depth + name:<32}{sentence}"
 
 
