@@ -31,6 +31,7 @@ from decaylab.train.config import (
     to_dict,
 )
 from decaylab.train.cost import cost, needs, threads_hint
+from decaylab.train.held_out import changed
 from decaylab.train.requirements import require_data
 
 _SHOWN = ("effective_lr", "tokens_per_second", "share_of_peak")
@@ -134,7 +135,7 @@ def _train(config: AnyRun, where: _Where) -> int:
     if is_torchrun():
         result = train_together(where.store, run, device=where.device, parallel=where.parallel)
         if result is not None:
-            _print(result)
+            _print(result, config)
         return 1 if result is not None and result.status == "failed" else 0
     with Store(where.store) as store:
         for need in run.needs:
@@ -144,19 +145,21 @@ def _train(config: AnyRun, where: _Where) -> int:
         row = store.get(identity)
         folder = store.folder(identity)
     assert row is not None
-    _print(row)
+    _print(row, config)
     if folder.exists():
         print(f"  files in {folder}", file=sys.stderr)
     return 130 if report.interrupted else 1 if report.failed else 0
 
 
-def _print(row: RunRow) -> None:
+def _print(row: RunRow, config: AnyRun) -> None:
     """Say how a run ended, with its last losses, its speed and what it made of its prompt."""
     print(f"run {row.id}: {row.status}{f' ({row.reason})' if row.reason else ''}, {row.step} steps")
     for key in sorted(k for k in row.summary if k.split("/")[-1] in ("loss", "error", "gap") or k in _SHOWN):
         print(f"  {key:<24} {row.summary[key]:.6g}")
     if "completion" in row.summary:
         print(f"  completion\n{row.summary['completion']}")
+    if (warning := changed(config, row.summary)) is not None:
+        print(f"decaylab: {warning}", file=sys.stderr)
 
 
 def _take(arguments: list[str], flag: str) -> str | None:

@@ -181,7 +181,8 @@ class Evaluation:
         every: Epochs (vision) or steps (language) between evaluations; the end is always evaluated.
         batches: Fixed batches of each split (language only; vision uses the whole sets).
         batch_size: Examples a batch.
-        text_file: A text file; the loss of its tokens is measured at the end, as ``test/loss`` (language only).
+        text_file: A text file; the loss of its tokens is measured at the end, as ``test/loss`` (language only). Its
+            path is part of the run's id, a hash of its content of the summary.
         prompt: A text that the model continues at the end; it goes into the run's summary (language only).
         prompt_tokens: Tokens that are added to it, drawn with the run's seed.
         temperature: Divides the logits there; 0 always takes the most likely token.

@@ -51,8 +51,8 @@ class Outcome:
         steps: Steps done.
         summary: Last metrics; seconds and speed, for language with ``share_of_peak``: the operations of its matrix
             products (backward counted twice, causal attention by half) over what the machine was measured to do;
-            ``spikes`` and what was said of one that lasted; the prompt's ``completion``; and ``data``, a hash of the
-            training data, because the embedded corpus is another one with another Python.
+            ``spikes`` and what was said of one that lasted; the prompt's ``completion``; ``data``, a hash of the
+            training data, because the embedded corpus is another one with another Python; ``text``, one of the text.
     """
 
     status: Literal["done", "diverged", "interrupted"]
@@ -340,7 +340,7 @@ class _Training:
         if self.watch.lasting:
             timing["spike"] = self.watch.lasting
         return Outcome(
-            status=status, reason=reason, steps=done, summary={**self.last, **timing, "data": self.task.fingerprint}
+            status=status, reason=reason, steps=done, summary={**self.last, **timing, **self.task.fingerprints}
         )
 
 

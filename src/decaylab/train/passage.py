@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,36 +13,30 @@ from decaylab.errors import DecaylabError
 
 
 def text_batches(
-    stream: TokenStream, path: str | Path, context: int, batch_size: int, device: torch.device | str
+    stream: TokenStream, text: str, context: int, batch_size: int, *, name: str = "the text"
 ) -> list[tuple[Tensor, Tensor]]:
-    """Cut a text file into sequences so that each of its tokens but the first is predicted once.
+    """Cut a text into sequences so that each of its tokens but the first is predicted once.
 
     Sequences lie one after the other, so a token is predicted from the tokens before it in its own sequence: 0 to
     ``context - 1`` of them besides the first. This is the usual measure with non-overlapping windows.
 
     Args:
         stream: Gives the tokenizer.
-        path: A text file in UTF-8.
+        text: At least two tokens of it.
         context: Tokens a sequence, T.
         batch_size: Sequences a batch, B.
-        device: Where the batches are wanted.
+        name: What a message calls the text.
 
     Returns:
         Tokens and the tokens that follow, int64 (B, T) each; the rest of the text comes as a batch of one shorter
         sequence.
 
     Raises:
-        DecaylabError: The file cannot be read or has fewer than two tokens.
+        DecaylabError: The text has fewer than two tokens.
     """
-    try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
-    except OSError as error:
-        raise DecaylabError(f"the test text {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise DecaylabError(f"the test text {path} is not UTF-8: convert it") from None
-    tokens = torch.tensor(stream.encode(text), dtype=torch.long, device=device)
+    tokens = torch.tensor(stream.encode(text), dtype=torch.long)
     if len(tokens) < 2:
-        raise DecaylabError(f"the test text {path} has {len(tokens)} tokens: at least two are needed")
+        raise DecaylabError(f"{name} has {len(tokens)} tokens: at least two are needed")
     whole = (len(tokens) - 1) // context
     x = tokens[: whole * context].view(whole, context)
     y = tokens[1 : whole * context + 1].view(whole, context)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from decaylab import data
-from decaylab.train import checkpoint
+from decaylab.train import checkpoint, held_out
 from decaylab.train.averaging import evaluating
 from decaylab.train.build import language_model, vision_model
 from decaylab.train.config import AnyRun, LanguageRun, VisionRun
@@ -34,7 +34,7 @@ class Task(Protocol):
     evaluate_every: int
     snapshots_every: int
     examples_per_step: int
-    fingerprint: str
+    fingerprints: dict[str, str]
 
     def batches(self, step: int) -> list[Batch]:
         """Return the micro-batches of a step, inputs and targets on the device."""
@@ -114,7 +114,7 @@ class VisionTask:
         self._train_x = images.train_x.to(device).contiguous(memory_format=layout)
         self._test_x = images.test_x.to(device).contiguous(memory_format=layout)
         self._train_y, self._test_y = images.train_y.to(device), images.test_y.to(device)
-        self.fingerprint = images.fingerprint
+        self.fingerprints = {"data": images.fingerprint}
         model = vision_model(config.model, images.num_classes, self._train_x.shape[1])
         self.model: nn.Module = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         self._size = len(self._train_y)
@@ -202,8 +202,14 @@ class LanguageTask:
     def __init__(self, config: LanguageRun, device: torch.device, processes: Processes) -> None:
         self._config, self._device, self._processes = config, device, processes
         self._stream = stream = data.text(config.data.corpus, config.data.tokenizer)
-        self.fingerprint = str(stream.manifest["train"]["sha256"])[:16]
+        self.fingerprints = {"data": str(stream.manifest["train"]["sha256"])[:16]}
         context = config.model.context
+        self._text: list[Batch] = []
+        if (path := config.evaluation.text_file) is not None:  # read now: the end of a long run is too late to miss it
+            text = held_out.read_text(path)
+            size = config.evaluation.batch_size
+            self._text = text_batches(stream, text, context, size, name=f"the test text {path}")
+            self.fingerprints["text"] = held_out.fingerprint(text)
         self._train = data.sampling.Sequences(stream.train, context, device, limit=config.data.train_tokens)
         self._val = data.sampling.Sequences(stream.val, context, device)
         self.model: nn.Module = language_model(config.model, stream.vocab_size).to(device)
@@ -247,16 +253,14 @@ class LanguageTask:
     @torch.no_grad()
     def conclude(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the mean loss a token of the test text, if there is one."""
-        path = self._config.evaluation.text_file
-        if path is None:
+        if not self._text:
             return {}
-        size = self._config.evaluation.batch_size
-        batches = text_batches(self._stream, path, self._config.model.context, size, self._device)
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         with evaluating(model):
-            for batch, weight in self._processes.share(batches):
-                total += weight * self.loss(model, batch).double() * batch[1].numel()
-        return {"test/loss": self._processes.sum(total) / sum(y.numel() for _, y in batches)}
+            for (x, y), weight in self._processes.share(self._text):
+                batch = x.to(self._device), y.to(self._device)
+                total += weight * self.loss(model, batch).double() * y.numel()
+        return {"test/loss": self._processes.sum(total) / sum(y.numel() for _, y in self._text)}
 
     def complete(self, model: nn.Module) -> str | None:
         """Return the prompt and its continuation, drawn with the run's seed."""
