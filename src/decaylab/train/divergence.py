@@ -65,7 +65,11 @@ class DivergenceWatch:
         elif self._since is not None and self._smooth < self._best + rise / 2:
             self._since = None
         if self._since is not None and step - self._since >= self._config.patience:
-            reason = f"loss rose by {self.height:.3g} at step {self._since} and did not come back"
+            waited = step - self._since
+            reason = (
+                f"loss rose by more than {rise:g} at step {self._since} and did not come back: {self.height:.3g} above "
+                f"its best {waited} steps later"
+            )
             self.lasting = self.lasting or reason
             return reason
         return None
