@@ -1,11 +1,15 @@
 """Images as tensors: splits, flipped labels, subsets, normalisation, errors."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from decaylab import data
+from decaylab.data import digits
 from decaylab.errors import DecaylabError
 
 
@@ -18,6 +22,18 @@ def test_digits_are_split_without_loss():
     rows = {tuple(row) for row in raw.flatten(1).round().long().tolist()}
     assert rows == {tuple(row) for row in load_digits().data.astype(int).tolist()}
     assert len(data.vision("digits").train_y) == 1297
+
+
+def test_digits_are_there_without_importing_the_package_that_brings_them():
+    program = "import sys; from decaylab import data; data.vision('digits'); sys.exit('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_digits_come_through_their_package_where_its_file_is_not_found(monkeypatch):
+    before = data.vision("digits", train_size=100)
+    monkeypatch.setattr(digits, "_table", lambda: None)
+    after = data.vision("digits", train_size=100)
+    assert torch.equal(before.train_x, after.train_x) and torch.equal(before.test_y, after.test_y)
 
 
 def test_labels_stay_with_their_images():
