@@ -7,17 +7,16 @@ interruptions in between.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from decaylab import probes
 from decaylab.decay.sharding import local
@@ -30,6 +29,7 @@ from decaylab.train.config import AnyRun, LanguageRun, check
 from decaylab.train.cost import flops_per_step
 from decaylab.train.distributed import Processes, load_whole_state
 from decaylab.train.divergence import DivergenceWatch
+from decaylab.train.measuring import Measuring
 from decaylab.train.peak import peak_flops
 from decaylab.train.rounding import StochasticRounding
 from decaylab.train.start import first_optimizer_state, load_first_weights
@@ -138,7 +138,7 @@ class _Training:
         if config.init_from is not None and config.init_from.optimizer:
             self._start_optimizer(first_optimizer_state(config.init_from, resolve, self.device))
         self.averages = WeightAverages(config.averages, self.model, self.total)
-        self.shadow: nn.Module | None = None
+        self.measuring = Measuring(config, self.task, self.model, self.averages, processes, self._autocast)
         objective: nn.Module = Objective(self.model, self.task.loss)
         if config.compile:
             objective = torch.compile(objective)  # type: ignore[assignment]
@@ -246,48 +246,21 @@ class _Training:
 
     def _evaluate(self, done: int) -> None:
         """Measure the iterate and every average, and curvature where it is due."""
-        curvature = self.config.probes.curvature and (
-            self.tally.evaluations % self.config.probes.curvature_every == 0 or done == self.total
-        )
-        metrics: dict[str, Tensor | float] = {}
-        for name, prefix, model in self._versions():
-            with self._autocast():
-                metrics |= {f"{prefix}{key}": v for key, v in self.task.evaluate(model).items()}
-            if curvature and name in self.config.probes.curvature_at:
-                batches = self.task.fixed_batches(self.config.probes.curvature_points)
-                for probe in self.config.probes.curvature:
-                    measured = probes.measure(probe, model, batches, self.task.loss, seed=self.config.seed)
-                    metrics |= {f"{prefix}{key}": v for key, v in measured.items()}
+        due = self.tally.evaluations % self.config.probes.curvature_every == 0 or done == self.total
+        metrics = self.measuring.evaluate(curvature=due)
         self.tally.evaluations += 1
-        self._emit(done, _floats(metrics))
+        self._emit(done, metrics)
 
     def _conclude(self) -> None:
         """Measure what only the end of a run has, and let the model complete its prompt; checkpoints have served."""
-        metrics: dict[str, Tensor | float] = {}
-        for _, prefix, model in self._versions():
-            with self._autocast():
-                metrics |= {f"{prefix}{key}": v for key, v in self.task.conclude(model).items()}
+        metrics = self.measuring.conclude()
         if metrics:
-            self._emit(self.total, _floats(metrics))
+            self._emit(self.total, metrics)
         completion = self.task.complete(self.model)
         if completion is not None:
             self.last["completion"] = completion
         if self.folder is not None and self.processes.leads:
             checkpoint.prune(self.folder, keep=0)
-
-    def _versions(self) -> Iterator[tuple[str, str, nn.Module]]:
-        """Yield the iterate and each average as a name, a prefix of its metrics and a model, one at a time."""
-        yield "iterate", "", self.model
-        for name in self.averages.names:
-            if self.processes.shards:
-                with self.averages.lent(name):
-                    yield name, f"{name}/", self.model
-                continue
-            if self.shadow is None:
-                self.shadow = copy.deepcopy(self.model).float()
-            self.averages.copy_to(name, self.shadow)
-            self.task.recalibrate(self.shadow)  # the statistics of norms belong to the weights they were taken with
-            yield name, f"{name}/", self.shadow
 
     def _emit(self, done: int, values: Mapping[str, float]) -> None:
         self.last.update(values)
@@ -342,12 +315,3 @@ class _Training:
         return Outcome(
             status=status, reason=reason, steps=done, summary={**self.last, **timing, **self.task.fingerprints}
         )
-
-
-def _floats(metrics: Mapping[str, Tensor | float]) -> dict[str, float]:
-    """Bring all tensors to the host in one transfer."""
-    names = [key for key, v in metrics.items() if isinstance(v, Tensor)]
-    if not names:
-        return {key: float(v) for key, v in metrics.items()}
-    together = torch.stack([metrics[key].detach().double() for key in names]).tolist()  # type: ignore[union-attr]
-    return {key: float(v) for key, v in metrics.items() if key not in names} | dict(zip(names, together, strict=True))
