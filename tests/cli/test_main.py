@@ -86,6 +86,16 @@ def test_what_show_prints_can_be_trained(tmp_path, capsys):
     assert main(["train", "vision", "--config", str(file), "--pick", chosen["id"], "--store", store]) == 2
 
 
+@pytest.mark.parametrize("content", ["[1]", '"x"', "null", '{"config": 3}', '{"runs": [{"config": null}]}'])
+def test_a_file_without_a_run(content, tmp_path, capsys):
+    file = tmp_path / "run.json"
+    file.write_text(content)
+    assert main(["train", "vision", "--config", str(file)]) == 2
+    assert "run.json holds no run" in capsys.readouterr().err
+    assert main(["train", "vision", "--config", str(tmp_path)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
 def test_unknown_setting_in_a_file(tmp_path, capsys):
     file = tmp_path / "run.json"
     file.write_text(json.dumps({"kind": "vision", "optimizer": {"lrr": 1}}))

@@ -183,9 +183,14 @@ def _read(path: Path, pick: str | None) -> AnyRun:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         raise DecaylabError(f"there is no file {path}") from None
+    except OSError as error:
+        raise DecaylabError(f"{path} cannot be read: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DecaylabError(f"{path} is not JSON ({error}); expected what `decaylab show ID --json` prints") from None
     runs = content.get("runs") if isinstance(content, dict) else content
+    entries = runs if isinstance(runs, list) else [content]
+    if not all(isinstance(entry, dict) and isinstance(entry.get("config", entry), dict) for entry in entries):
+        raise DecaylabError(f"{path} holds no run; expected what `decaylab show ID --json` prints")
     if not isinstance(runs, list):
         return from_dict(content.get("config", content))
     by_id = {str(run.get("id", run_id(from_dict(run.get("config", run))))): run for run in runs}
