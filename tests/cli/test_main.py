@@ -104,3 +104,21 @@ def test_unknown_setting_in_a_file(tmp_path, capsys):
     file.write_text("{")
     assert main(["train", "vision", "--config", str(file)]) == 2
     assert "not JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--decay.rule", "decupled"], "did you mean 'decoupled'"),
+        (["--decay.roles", "matrx"], "did you mean 'matrix'"),
+        (["--probes.names", "nrms"], "did you mean 'norms'"),
+        (["--init-from", "hf:nowhere"], "there is no folder nowhere"),
+        (["--optimizer.lr", "inf"], "must be positive and finite"),
+    ],
+)
+def test_a_wrong_name_is_one_line_and_enters_no_run(tmp_path, capsys, flags, said):
+    store = tmp_path / "runs.db"
+    assert main(["train", "language", *flags, "--store", str(store)]) == 2
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1 and said in error
+    assert not store.exists()

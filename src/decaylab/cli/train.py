@@ -122,6 +122,9 @@ def _starting_from(default: Any, origin: str) -> Any:
 def _train(config: AnyRun, where: _Where) -> int:
     check(config)
     require_data([config])
+    from decaylab.train.names import require_names  # imports torch, which a help text should not wait for
+
+    require_names(config)
     identity = run_id(config)
     run = Run(
         id=identity,

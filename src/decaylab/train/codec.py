@@ -73,7 +73,7 @@ def decode(cls: type[T], content: Any, path: str = "", base: T | None = None) ->
         DecaylabError: An unknown key (with near matches), a missing one, or a value of the wrong type.
     """
     if not isinstance(content, dict):
-        raise DecaylabError(f"{path or cls.__name__}: expected settings in braces, got {content!r}")
+        raise DecaylabError(f"{path.rstrip('.') or cls.__name__}: expected settings in braces, got {content!r}")
     hints = get_type_hints(cls)
     names = [item.name for item in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in content:

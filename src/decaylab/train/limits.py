@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from decaylab.errors import DecaylabError
@@ -32,10 +33,10 @@ def check(config: AnyRun) -> None:
         "epochs" if isinstance(config, VisionRun) else "steps": length,
     }
     for name, value in positive.items():
-        if not value > 0:
-            raise DecaylabError(f"{name} must be positive, not {value}")
-    if not weight_decay >= 0:
-        raise DecaylabError(f"decay.weight_decay must not be negative, it is {weight_decay}")
+        if not 0 < value < math.inf:
+            raise DecaylabError(f"{name} must be positive and finite, not {value}")
+    if not 0 <= weight_decay < math.inf:
+        raise DecaylabError(f"decay.weight_decay must be finite and not negative, it is {weight_decay}")
     if config.decay.rule in ("l2", "decoupled") and lr * weight_decay >= 1:
         raise DecaylabError(
             f"lr x weight decay is {lr * weight_decay:g}, so one step would flip or erase the weights; keep it below 1"

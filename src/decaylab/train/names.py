@@ -1,0 +1,29 @@
+"""Do the rule, the roles, the probes and the checkpoint that a run names exist? Asked before it enters the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from decaylab import decay
+from decaylab.errors import DecaylabError, unknown
+from decaylab.probes.table import rows
+from decaylab.train.build import LOSS_PENALTIES, ROLES
+from decaylab.train.config import FOREIGN, AnyRun
+
+
+def require_names(config: AnyRun) -> None:
+    """Return when everything that a run names is known.
+
+    Raises:
+        DecaylabError: An unknown rule, option, role or probe (near matches are shown), or no folder of that name.
+    """
+    for role in config.decay.roles:
+        if role not in (*ROLES, "all"):
+            raise unknown("role", role, [*ROLES, "all"])
+    if config.decay.rule not in LOSS_PENALTIES:
+        decay.build(config.decay.rule, weight_decay=config.decay.weight_decay, **dict(config.decay.options))
+    rows((*config.probes.names, *config.probes.curvature))
+    if config.init_from is not None and config.init_from.run.startswith(FOREIGN):
+        folder = Path(config.init_from.run.removeprefix(FOREIGN)).expanduser()
+        if not folder.is_dir():
+            raise DecaylabError(f"there is no folder {folder} to start from: give hf: and the folder of a checkpoint")
