@@ -22,8 +22,6 @@ from decaylab.experiments.spec import RunSpec
 from decaylab.runs.launch import launch
 from decaylab.runs.queue import Run
 from decaylab.runs.store import Store
-from decaylab.train.config import kind, to_dict
-from decaylab.train.cost import cost, needs, threads_hint
 
 
 def family(copies: int, epochs: int) -> tuple[list[RunSpec], list[RunSpec]]:
@@ -37,17 +35,7 @@ def family(copies: int, epochs: int) -> tuple[list[RunSpec], list[RunSpec]]:
 
 def train(specs: Sequence[RunSpec], store: Path, workers: int | None) -> float:
     """Train runs and return the seconds it took."""
-    runs = [
-        Run(
-            id=spec.id,
-            config=to_dict(spec.config),
-            kind=kind(spec.config),
-            cost=cost(spec.config),
-            threads_hint=threads_hint(spec.config),
-            needs=needs(spec.config),
-        )
-        for spec in specs
-    ]
+    runs = [Run.of(spec.config) for spec in specs]
     began = time.perf_counter()
     report = launch(str(store), runs, workers=workers, progress=False)
     assert len(report.done) == len(specs), report

@@ -20,8 +20,7 @@ from decaylab.report import build
 from decaylab.runs.launch import launch
 from decaylab.runs.queue import Run
 from decaylab.runs.store import Store
-from decaylab.train.config import Decay, Evaluation, VisionData, VisionModel, kind, to_dict
-from decaylab.train.cost import cost, needs, threads_hint
+from decaylab.train.config import Decay, Evaluation, VisionData, VisionModel
 
 SEEDS = (100, 101, 102)
 _MINI = DECAYED["mini"]
@@ -71,17 +70,7 @@ def main(store: str = "cifar.db", out: Path = Path("cifar-page"), workers: int |
         workers: Runs trained at the same time; chosen from the machine by default.
     """
     specs = EXPERIMENT.runs("mini")
-    runs = [
-        Run(
-            id=spec.id,
-            config=to_dict(spec.config),
-            kind=kind(spec.config),
-            cost=cost(spec.config),
-            threads_hint=threads_hint(spec.config),
-            needs=needs(spec.config),
-        )
-        for spec in specs
-    ]
+    runs = [Run.of(spec.config) for spec in specs]
     with Store(store) as database:
         launch(database.url, runs, workers=workers)
         print(build([(EXPERIMENT, Results.from_store(specs, database, budget="mini"))], out))

@@ -14,8 +14,6 @@ from decaylab.experiments.spec import RunSpec
 from decaylab.runs.launch import LaunchReport, launch
 from decaylab.runs.queue import Run
 from decaylab.runs.store import Store
-from decaylab.train.config import kind, to_dict
-from decaylab.train.cost import cost, needs, threads_hint
 from decaylab.train.requirements import require_data
 
 INTERRUPTED = 130
@@ -68,12 +66,4 @@ def _run(experiment: str, spec: RunSpec) -> Run:
     hidden = ("panel", "network", "share")  # they restate other labels
     labels = {name: value for name, value in spec.labels.items() if name not in hidden and not name.endswith("_value")}
     words = (f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in labels.items())
-    return Run(
-        id=spec.id,
-        config=to_dict(spec.config),
-        kind=kind(spec.config),
-        cost=cost(spec.config),
-        threads_hint=threads_hint(spec.config),
-        needs=needs(spec.config),
-        label=f"{experiment}: {', '.join(words)}",
-    )
+    return Run.of(spec.config, label=f"{experiment}: {', '.join(words)}")

@@ -28,9 +28,7 @@ from decaylab.train.config import (
     from_dict,
     kind,
     run_id,
-    to_dict,
 )
-from decaylab.train.cost import cost, needs, threads_hint
 from decaylab.train.held_out import changed
 from decaylab.train.requirements import require_data
 
@@ -125,16 +123,7 @@ def _train(config: AnyRun, where: _Where) -> int:
     from decaylab.train.names import require_names  # imports torch, which a help text should not wait for
 
     require_names(config)
-    identity = run_id(config)
-    run = Run(
-        id=identity,
-        config=to_dict(config),
-        kind=kind(config),
-        cost=cost(config),
-        threads_hint=threads_hint(config),
-        needs=needs(config),
-        tokens=config.batch_size * config.model.context if isinstance(config, LanguageRun) else 0,
-    )
+    run = Run.of(config, tokens=config.batch_size * config.model.context if isinstance(config, LanguageRun) else 0)
     if is_torchrun():
         result = train_together(where.store, run, device=where.device, parallel=where.parallel)
         if result is not None:
@@ -145,8 +134,8 @@ def _train(config: AnyRun, where: _Where) -> int:
             if store.get(need) is None:
                 raise DecaylabError(f"this run starts from run {need}, which is not in the store: train that one first")
         report = launch(store.url, [run], workers=1, device=where.device)
-        row = store.get(identity)
-        folder = store.folder(identity)
+        row = store.get(run.id)
+        folder = store.folder(run.id)
     assert row is not None
     _print(row, config)
     if folder.exists():

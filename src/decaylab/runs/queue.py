@@ -9,6 +9,8 @@ from typing import Any
 
 from decaylab.errors import DecaylabError
 from decaylab.runs.store import State, Store
+from decaylab.train.config import AnyRun, kind, run_id, to_dict
+from decaylab.train.cost import cost, needs, threads_hint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,20 @@ class Run:
     needs: tuple[str, ...] = ()
     label: str = ""
     tokens: int = 0
+
+    @classmethod
+    def of(cls, config: AnyRun, *, label: str = "", tokens: int = 0) -> Run:
+        """Give the run of some settings, with what follows from them: its id, its cost, its needs."""
+        return cls(
+            id=run_id(config),
+            config=to_dict(config),
+            kind=kind(config),
+            cost=cost(config),
+            threads_hint=threads_hint(config),
+            needs=needs(config),
+            label=label,
+            tokens=tokens,
+        )
 
     @property
     def name(self) -> str:
@@ -127,20 +143,20 @@ def _lengths(runs: Mapping[str, Run]) -> dict[str, float]:
         DecaylabError: Runs need each other in a circle.
     """
     missing = {run.id: sum(need in runs for need in set(run.needs)) for run in runs.values()}
-    dependants: dict[str, list[str]] = {run_id: [] for run_id in runs}
+    dependants: dict[str, list[str]] = {name: [] for name in runs}
     for run in runs.values():
         for need in set(run.needs) & runs.keys():
             dependants[need].append(run.id)
-    order = [run_id for run_id, count in missing.items() if count == 0]
-    for run_id in order:  # grows while it is walked: a topological order
-        for dependant in dependants[run_id]:
+    order = [name for name, count in missing.items() if count == 0]
+    for name in order:  # grows while it is walked: a topological order
+        for dependant in dependants[name]:
             missing[dependant] -= 1
             if missing[dependant] == 0:
                 order.append(dependant)
     if len(order) < len(runs):
-        circle = sorted(run_id for run_id, count in missing.items() if count)
+        circle = sorted(name for name, count in missing.items() if count)
         raise DecaylabError(f"these runs need each other, so none can start: {', '.join(circle)}")
     lengths: dict[str, float] = {}
-    for run_id in reversed(order):
-        lengths[run_id] = runs[run_id].cost + max((lengths[d] for d in dependants[run_id]), default=0.0)
+    for name in reversed(order):
+        lengths[name] = runs[name].cost + max((lengths[d] for d in dependants[name]), default=0.0)
     return lengths

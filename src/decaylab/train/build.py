@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from decaylab import decay, models
 from decaylab.errors import DecaylabError, unknown
-from decaylab.params import roles
-from decaylab.train.config import AnyRun, LanguageModel, VisionModel
+from decaylab.params import ROLES, roles
+from decaylab.train.config import AnyRun, Decay, LanguageModel, VisionModel
 from decaylab.train.signsgd import SignSGD
 
 LOSS_PENALTIES = {"loss-l2": 2.0, "loss-l2-half": 1.0}
-ROLES = ("matrix", "embedding", "head", "norm", "bias", "scalar")
 
 
 def vision_model(config: VisionModel, num_classes: int, in_channels: int) -> nn.Module:
@@ -74,9 +73,7 @@ def stepper(config: AnyRun, model: nn.Module, *, scaled: bool) -> Stepper:
     Raises:
         DecaylabError: An unknown role, rule or option.
     """
-    chosen = set(ROLES) if "all" in config.decay.roles else set(config.decay.roles)
-    for role in chosen - set(ROLES):
-        raise unknown("role", role, [*ROLES, "all"])
+    chosen = decayed_roles(config.decay)
     role_of = roles(model)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     decayed = [p for name, p in trainable.items() if role_of[name] in chosen]
@@ -92,6 +89,18 @@ def stepper(config: AnyRun, model: nn.Module, *, scaled: bool) -> Stepper:
     if decayed and (config.decay.weight_decay or config.decay.rule not in ("l2", "decoupled")):
         decay.attach(optimizer, rule, params=decayed)
     return Stepper(optimizer, decayed, 0.0)
+
+
+def decayed_roles(settings: Decay) -> set[str]:
+    """Return the roles that decay.
+
+    Raises:
+        DecaylabError: An unknown role.
+    """
+    chosen: set[str] = set(ROLES) if "all" in settings.roles else set(settings.roles)
+    for role in chosen.difference(ROLES):
+        raise unknown("role", role, [*ROLES, "all"])
+    return chosen
 
 
 def _optimizer(config: AnyRun, groups: list[dict[str, Any]], *, fused: bool) -> torch.optim.Optimizer:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from decaylab import decay
-from decaylab.errors import DecaylabError, unknown
+from decaylab.errors import DecaylabError
 from decaylab.probes.table import rows
-from decaylab.train.build import LOSS_PENALTIES, ROLES
+from decaylab.train.build import LOSS_PENALTIES, decayed_roles
 from decaylab.train.config import FOREIGN, AnyRun
 
 
@@ -17,9 +17,7 @@ def require_names(config: AnyRun) -> None:
     Raises:
         DecaylabError: An unknown rule, option, role or probe (near matches are shown), or no folder of that name.
     """
-    for role in config.decay.roles:
-        if role not in (*ROLES, "all"):
-            raise unknown("role", role, [*ROLES, "all"])
+    decayed_roles(config.decay)
     if config.decay.rule not in LOSS_PENALTIES:
         decay.build(config.decay.rule, weight_decay=config.decay.weight_decay, **dict(config.decay.options))
     rows((*config.probes.names, *config.probes.curvature))
