@@ -1,6 +1,7 @@
 """The command line as a whole: quick, without torch where none is needed, and one clear line for every mistake."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -69,6 +70,46 @@ def test_mistakes_get_one_line_and_exit_code_2(arguments, words, capsys):
     assert shown.err.startswith("decaylab: ")
     assert len(shown.err.strip().splitlines()) == 1
     assert all(word in shown.err for word in words), shown.err
+
+
+def _command(monkeypatch, function):
+    """Put a function in the place of `decaylab rules`."""
+    monkeypatch.setattr("decaylab.cli.rules.rules", function)
+
+
+def test_what_nobody_foresaw_has_no_traceback_unless_asked(monkeypatch, capsys):
+    def fail() -> None:
+        """Fail."""
+        raise ValueError("two\nlines")
+
+    _command(monkeypatch, fail)
+    assert main(["rules"]) == 1
+    error = capsys.readouterr().err
+    assert error == "decaylab: unforeseen ValueError: two lines; --debug shows where\n"
+    with pytest.raises(ValueError):
+        main(["rules", "--debug"])
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    page = tmp_path / "file" / "page"
+    assert main(["reproduce", "fig10", "--store", str(tmp_path / "runs.db"), "--out", str(page)]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and str(tmp_path / "file") in error
+
+
+@pytest.mark.parametrize("arguments", ["--help", "show fig5", "rules", "rules --json", "list", "train vision --help"])
+def test_a_reader_that_went_away_is_no_error(arguments):
+    command = f"{sys.executable} -m decaylab {arguments} | true; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_pipe_with_few_characters_gets_what_it_knows():
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "decaylab", "show", "fig5"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_what_show_prints_can_be_trained(tmp_path, capsys):

@@ -7,8 +7,11 @@ without loading torch.
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from decaylab import __version__
 from decaylab.errors import DecaylabError, unknown
@@ -41,44 +44,64 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; ``sys.argv`` by default.
 
     Returns:
-        0 when the command did its work (a claim that fails is a result, not an error), 2 for a mistake of the caller,
-        130 after Ctrl-C.
+        0 when the command did its work (a claim that fails is a result, not an error), 2 for a mistake of the caller
+        or a file that cannot be read or written, 1 for anything that nobody foresaw, 130 after Ctrl-C.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe may know fewer characters than a terminal
+        sys.stdout.reconfigure(errors="replace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     if debug:
         arguments.remove("--debug")
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_overview())
-        return 0
-    if arguments[0] == "--version":
-        print(f"decaylab {__version__}")
-        return 0
     try:
-        return _run(arguments[0], arguments[1:])
-    except DecaylabError as error:
-        if debug:
-            raise
-        print(f"decaylab: {error}", file=sys.stderr)
-        return 2
+        code = _run(arguments)
+        sys.stdout.flush()  # a reader that went away shows here, not after the last line of Python
+        return code
     except BrokenPipeError:  # the reader (head, less) went away: not an error of ours
-        sys.stderr.close()
+        with suppress(OSError):  # what is still in the buffer has to go somewhere when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # rich's way of saying the same
+            return 0
+        raise
     except KeyboardInterrupt:
         print("decaylab: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if debug:
+            raise
+        line, code = _said(error)
+        print(f"decaylab: {' '.join(line.split())}", file=sys.stderr)
+        return code
 
 
-def _run(name: str, arguments: list[str]) -> int:
+def _said(error: Exception) -> tuple[str, int]:
+    """Return an error's one line, and the exit code."""
+    if isinstance(error, DecaylabError):
+        return str(error), 2
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'} cannot be used: {error.strerror}", 2
+    return f"unforeseen {type(error).__name__}: {error}; --debug shows where", 1
+
+
+def _run(words: list[str]) -> int:
+    name, arguments = (words[0], words[1:]) if words else ("help", [])
+    if name in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if name == "--version":
+        print(f"decaylab {__version__}")
+        return 0
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
-    import tyro
+    from decaylab.cli.parse import parse
 
     module, function = COMMANDS[name][0].split(":")
     command = getattr(importlib.import_module(module), function)
     if getattr(command, "parses_itself", False):
         return int(command(arguments))
-    result = tyro.cli(command, args=arguments, prog=f"decaylab {name}")
+    result = parse(command, arguments, prog=f"decaylab {name}")()
     return result if isinstance(result, int) else 0
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from decaylab.cli.parse import parse
 from decaylab.errors import DecaylabError, unknown
 from decaylab.runs.launch import launch
 from decaylab.runs.queue import Run
@@ -98,7 +99,7 @@ def train(arguments: Sequence[str]) -> int:
         default = _starting_from(default, origin)
     elif default.run.init_from is None and any(argument.startswith("--init-from.") for argument in rest):
         default = dataclasses.replace(default, run=dataclasses.replace(default.run, init_from=InitFrom(run="")))
-    parsed = tyro.cli(command, args=rest, prog=f"decaylab train {name}", default=default, description=_DESCRIPTION)
+    parsed = parse(command, rest, prog=f"decaylab train {name}", default=default, description=_DESCRIPTION)
     return _train(parsed.run, parsed.where)
 
 
