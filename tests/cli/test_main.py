@@ -72,6 +72,14 @@ def test_mistakes_get_one_line_and_exit_code_2(arguments, words, capsys):
     assert all(word in shown.err for word in words), shown.err
 
 
+@pytest.mark.parametrize("command", [["train", "vision"], ["train", "language"], ["reproduce", "fig1"]])
+def test_an_unknown_device_is_one_line_and_enters_no_run(command, tmp_path, capsys):
+    store = tmp_path / "runs.db"
+    assert main([*command, "--device", "foo", "--store", str(store)]) == 2
+    assert capsys.readouterr().err == "decaylab: unknown device 'foo'; known: auto, cpu, cuda, cuda:N, mps\n"
+    assert not store.exists()
+
+
 def _command(monkeypatch, function):
     """Put a function in the place of `decaylab rules`."""
     monkeypatch.setattr("decaylab.cli.rules.rules", function)

@@ -80,7 +80,7 @@ def test_mistakes_in_one_line(own_module, tmp_path, capsys):
         ([tmp_path / "code.pt", "--load", "mine:model"], "refused"),
         ([tmp_path / "none.pt", "--load", "mine:model"], "there is no file"),
         ([tmp_path / "nowhere"], "there is no checkpoint"),
-        (["--load", "mine:model", "--device", "abacus"], "auto, cpu, cuda or cuda:N"),
+        (["--load", "mine:model", "--device", "abacus"], "auto, cpu, cuda, cuda:N"),
     ]:
         assert main(["probe", *map(str, arguments)]) == 2
         error = capsys.readouterr().err

@@ -15,6 +15,7 @@ import tyro
 from decaylab.cli.target import load as load_target
 from decaylab.errors import DecaylabError
 from decaylab.probes.table import PROBES, rows
+from decaylab.runs.device import require_device
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,7 +45,7 @@ def probe(
             the mean loss of a batch.
         at: Which weights of a checkpoint: iterate, or an average of the run such as ema0.999 or uniform.
         points: Training points for probes that run the model of a checkpoint.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda, cuda:N or mps.
         seed: Seed of probes that draw random vectors.
         as_json: Print JSON instead of a table.
     """
@@ -78,12 +79,10 @@ class _Subject:
 def _device(name: str) -> Any:
     import torch
 
+    require_device(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise DecaylabError(f"--device {name!r} is none: auto, cpu, cuda or cuda:N") from None
+    return torch.device(name)
 
 
 def _loaded(target: str, weights: Path | None, device: str) -> _Subject:

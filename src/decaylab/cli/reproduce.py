@@ -11,6 +11,7 @@ from decaylab import experiments
 from decaylab.errors import DecaylabError
 from decaylab.experiments.results import Results
 from decaylab.experiments.spec import RunSpec
+from decaylab.runs.device import require_device
 from decaylab.runs.launch import LaunchReport, launch
 from decaylab.runs.queue import Run
 from decaylab.runs.store import Store
@@ -40,7 +41,7 @@ def reproduce(
         out: Folder for the page and the charts.
         workers: Runs trained at the same time. Default: chosen from the machine and the size of the runs.
         seeds: Use only the first so many seeds of each setting, or more. Default: the experiment's own.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda, cuda:N or mps.
     """
     if not ids:
         raise DecaylabError("name at least one experiment, such as fig1; `decaylab list` shows them")
@@ -50,6 +51,7 @@ def reproduce(
     for experiment, plan in plans:
         for spec in plan:
             runs.setdefault(spec.id, _run(experiment.id, spec))
+    require_device(device)
     require_data(spec.config for _, plan in plans for spec in plan)
     with Store(store) as database:
         # Illustrations such as Fig. 10 are computed when they are drawn.

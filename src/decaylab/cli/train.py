@@ -14,6 +14,7 @@ import tyro
 
 from decaylab.cli.parse import parse
 from decaylab.errors import DecaylabError, unknown
+from decaylab.runs.device import require_device
 from decaylab.runs.launch import launch
 from decaylab.runs.queue import Run
 from decaylab.runs.store import RunRow, Store
@@ -52,7 +53,7 @@ class _Where:
     store: str | None = None
     """Database for the run: a path or a postgresql:// URL. Default: in the platform's data folder."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N or mps."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """Under torchrun: whole weights in each process, or a share of them (fully_shard)."""
 
@@ -120,6 +121,7 @@ def _starting_from(default: Any, origin: str) -> Any:
 
 def _train(config: AnyRun, where: _Where) -> int:
     check(config)
+    require_device(where.device)
     require_data([config])
     from decaylab.train.names import require_names  # imports torch, which a help text should not wait for
 
