@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from decaylab.cli import COMMANDS, main
+from decaylab.runs.store import Store
+from decaylab.train.config import LanguageRun, run_id, to_dict
 
 
 def _python(code):
@@ -133,6 +135,33 @@ def test_what_show_prints_can_be_trained(tmp_path, capsys):
     assert main(["train", "language", "--config", str(file), "--pick", chosen["id"], "--store", store]) == 0
     assert f"run {chosen['id']}: done" in capsys.readouterr().out
     assert main(["train", "vision", "--config", str(file), "--pick", chosen["id"], "--store", store]) == 2
+
+
+def test_a_run_of_a_file_is_chosen_by_the_beginning_of_its_id(tmp_path, capsys):
+    assert main(["show", "fig1", "--budget", "smoke", "--json"]) == 0
+    file = tmp_path / "fig1.json"
+    file.write_text(capsys.readouterr().out)
+    ids = [run["id"] for run in json.loads(file.read_text())["runs"]]
+    # Another budget's data set is missing, so that nothing is trained.
+    command = ["train", "vision", "--config", str(file), "--data.dataset", "cifar10", "--pick"]
+    assert main([*command, ids[0][:8]]) == 2
+    assert "decaylab data get cifar10" in capsys.readouterr().err
+    assert main([*command, ""]) == 2
+    assert f"is the beginning of {len(ids)} runs" in capsys.readouterr().err
+
+
+def test_a_snapshot_that_is_not_there_enters_no_run(tmp_path, capsys):
+    store = tmp_path / "runs.db"
+    parent = LanguageRun(steps=1)
+    with Store(store) as database:
+        database.add(run_id(parent), to_dict(parent), kind="language")
+        assert database.lease(run_id(parent), "tester")
+        database.finish(run_id(parent), "tester", status="done")
+    assert main(["train", "language", "--init-from", f"{run_id(parent)[:5]}@200", "--store", str(store)]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and f"run {run_id(parent)} kept no snapshots" in error
+    with Store(store) as database:
+        assert len(database.rows()) == 1
 
 
 @pytest.mark.parametrize("content", ["[1]", '"x"', "null", '{"config": 3}', '{"runs": [{"config": null}]}'])

@@ -186,7 +186,7 @@ def test_finished_runs_keep_weights_but_no_checkpoints(trained):
         (["train", "language", "--init-from", "abc"], "RUN@STEP"),
         (["train", "language", "--init-from", "hf:"], "init_from.run"),
         (["train", "language", "--init-from.run", "hf:EMPTY"], "config.json"),
-        (["train", "language", "--init-from.run", "aa", "--init-from.step", "3"], "not in the store"),
+        (["train", "language", "--init-from.run", "aa", "--init-from.step", "3"], "no store"),
     ],
 )
 def test_mistakes_get_one_line(arguments, words, trained, tmp_path, capsys):

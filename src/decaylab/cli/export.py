@@ -6,6 +6,7 @@ from pathlib import Path
 
 from decaylab.errors import DecaylabError, unknown
 from decaylab.files import atomic_path
+from decaylab.runs.naming import whole_id
 from decaylab.runs.store import Store
 
 
@@ -28,7 +29,8 @@ def export(
     if out.suffix not in (".csv", ".parquet"):
         raise DecaylabError(f"cannot write {out}: name a file that ends in .csv or .parquet")
     with Store(store, create=False) as database:
-        run_ids = _complete(runs, [row.id for row in database.rows()]) if runs else None
+        there = [row.id for row in database.rows()]
+        run_ids = [whole_id(name, there) for name in runs] or None
         known = database.keys()
         for key in keys:
             if key not in known:
@@ -45,16 +47,3 @@ def export(
         else:
             table.to_parquet(temporary, index=False)
     print(f"{out}: {len(table)} rows, {table['run'].nunique()} runs")
-
-
-def _complete(names: tuple[str, ...], known: list[str]) -> list[str]:
-    """Return the full ids; the first characters of one are enough where no other begins with them."""
-    found = []
-    for name in names:
-        matches = [name] if name in known else [run for run in known if run.startswith(name)]
-        if not matches:
-            raise unknown("run", name, known)
-        if len(matches) > 1:
-            raise DecaylabError(f"{name!r} is the beginning of {len(matches)} runs: {', '.join(matches[:4])}; say more")
-        found += matches
-    return found

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from decaylab.errors import DecaylabError, unknown
+from decaylab.errors import DecaylabError
+from decaylab.runs.naming import whole_id
 from decaylab.runs.store import Store
 
 
@@ -74,9 +75,4 @@ def _folder(name: str, store: str | None) -> Path:
         return path
     with Store(store, create=False) as database:
         known = [row.id for row in database.rows()]
-        matches = [name] if name in known else [run for run in known if run.startswith(name)]
-        if not matches:
-            raise unknown("run or folder", name, known)
-        if len(matches) > 1:
-            raise DecaylabError(f"{name!r} is the beginning of {len(matches)} runs: {', '.join(matches[:4])}; say more")
-        return database.folder(matches[0])
+        return database.folder(whole_id(name, known, kind="run or folder"))

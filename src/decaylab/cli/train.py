@@ -16,6 +16,8 @@ from decaylab.cli.parse import parse
 from decaylab.errors import DecaylabError, unknown
 from decaylab.runs.device import require_device
 from decaylab.runs.launch import launch
+from decaylab.runs.naming import whole_id
+from decaylab.runs.origin import require_origin
 from decaylab.runs.queue import Run
 from decaylab.runs.store import RunRow, Store
 from decaylab.runs.torchrun import is_torchrun, train_together
@@ -41,8 +43,8 @@ _USAGE = "say what to train: `decaylab train vision` or `decaylab train language
 _DESCRIPTION = (
     "Train one run. --config FILE.json takes what `decaylab show ID --json` prints (--pick ID chooses one), and "
     "the flags below change settings on top of it. A finished run is not trained again; an interrupted one goes on. "
-    "--init-from RUN@STEP or --init-from hf:FOLDER starts from other weights. torchrun's processes all "
-    "train the same run."
+    "--init-from RUN@STEP or --init-from hf:FOLDER starts from other weights. Of a run's id the first characters are "
+    "enough. torchrun's processes all train the same run."
 )
 
 
@@ -126,6 +128,7 @@ def _train(config: AnyRun, where: _Where) -> int:
     from decaylab.train.names import require_names  # imports torch, which a help text should not wait for
 
     require_names(config)
+    config = require_origin(config, where.store)
     run = Run.of(config, tokens=config.batch_size * config.model.context if isinstance(config, LanguageRun) else 0)
     if is_torchrun():
         result = train_together(where.store, run, device=where.device, parallel=where.parallel)
@@ -133,9 +136,6 @@ def _train(config: AnyRun, where: _Where) -> int:
             _print(result, config)
         return 1 if result is not None and result.status == "failed" else 0
     with Store(where.store) as store:
-        for need in run.needs:
-            if store.get(need) is None:
-                raise DecaylabError(f"this run starts from run {need}, which is not in the store: train that one first")
         report = launch(store.url, [run], workers=1, device=where.device)
         row = store.get(run.id)
         folder = store.folder(run.id)
@@ -193,7 +193,5 @@ def _read(path: Path, pick: str | None) -> AnyRun:
         raise DecaylabError(
             f"{path} holds {len(by_id)} runs: choose one with --pick ID, such as {next(iter(by_id), '')}"
         )
-    if pick is not None and pick not in by_id:
-        raise unknown("run", pick, by_id)
-    run = by_id[pick] if pick is not None else next(iter(by_id.values()))
+    run = by_id[whole_id(pick, by_id)] if pick is not None else next(iter(by_id.values()))
     return from_dict(run.get("config", run))

@@ -1,0 +1,118 @@
+"""Can a run start from the snapshot of another run that it names? Asked before it enters the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+from decaylab.errors import DecaylabError, unknown
+from decaylab.runs.naming import whole_id
+from decaylab.runs.store import RunRow, Store
+from decaylab.train.config import FOREIGN, AnyRun, InitFrom, LanguageRun, from_dict, kind, run_id
+
+_SNAPSHOT = re.compile(r"snapshot-(\d+)")
+# Settings of a model that change neither the names nor the shapes of its weights.
+_FREE = {"activation", "attention", "dropout", "init_std", "num_heads", "vocab_size"}
+_SHOWN = 12
+
+
+def require_origin(config: AnyRun, url: str | None) -> AnyRun:
+    """Return a run's settings with the whole id of the run that it starts from.
+
+    Args:
+        config: The run's settings; without ``init_from``, or with a folder there, they are returned as they are.
+        url: The store.
+
+    Raises:
+        DecaylabError: The store does not know the other run, or that run has not the snapshot, the average or the
+            optimizer's state that is asked for and will not write it, or its model is another.
+    """
+    source = config.init_from
+    if source is None or source.run.startswith(FOREIGN):
+        return config
+    with Store(url, create=False) as store:
+        known = [row.id for row in store.rows()]
+        if not any(run.startswith(source.run) for run in known):
+            raise DecaylabError(
+                f"this run starts from run {source.run}, which is not in the store {store.label}: train that one first"
+            )
+        source = dataclasses.replace(source, run=whole_id(source.run, known))
+        config = dataclasses.replace(config, init_from=source)
+        own, row = store.get(run_id(config)), store.get(source.run)
+        assert row is not None
+        if own is None or not own.is_ended:  # what has ended needs no beginning
+            _check_settings(config, source, row)
+            _check_snapshot(source, row, store.folder(row.id))
+    return config
+
+
+def _check_snapshot(source: InitFrom, row: RunRow, folder: Path) -> None:
+    if row.is_ended:
+        steps, verb = _written(folder), "kept"
+    elif row.alive:
+        steps, verb = _planned(row), "will keep"
+    else:
+        raise DecaylabError(
+            f"this run starts from run {row.id}, which has not ended ({row.status} at step {row.step}): train that one "
+            "first"
+        )
+    if source.step in steps:
+        return
+    if not steps:
+        raise DecaylabError(f"run {row.id} {verb} no snapshots: train one like it with --snapshots-every")
+    shown = ", ".join(map(str, steps[:_SHOWN])) + (f" ... {steps[-1]}" if len(steps) > _SHOWN else "")
+    raise DecaylabError(f"run {row.id} {verb} no snapshot of step {source.step}; it {verb} those of {shown}")
+
+
+def _written(folder: Path) -> list[int]:
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted(int(match[1]) for path in paths if (match := _SNAPSHOT.fullmatch(path.name)))
+
+
+def _planned(row: RunRow) -> list[int]:
+    """Return the steps of which a run in training keeps a snapshot; ``decaylab.train.training`` decides it there."""
+    config, total = from_dict(row.config), row.total_steps
+    unit = 1 if isinstance(config, LanguageRun) else max(1, total // config.epochs)
+    every = config.snapshots_every * unit
+    chosen = {place * unit for place in config.snapshots_at if 0 <= place * unit <= total}
+    if every:
+        chosen |= set(range(0, total + 1, every))
+    if isinstance(config, LanguageRun):
+        chosen.add(total)
+    return sorted(chosen)
+
+
+def _check_settings(config: AnyRun, source: InitFrom, row: RunRow) -> None:
+    other = from_dict(row.config)
+    if kind(other) != kind(config):
+        raise DecaylabError(f"run {row.id} is a {kind(other)} run: a {kind(config)} run cannot start from it")
+    own, theirs = _shape(config), _shape(other)
+    for name in own:
+        if name in theirs and own[name] != theirs[name]:
+            raise DecaylabError(
+                f"run {row.id} has {name} {theirs[name]} and this run {own[name]}, so its weights do not fit: give "
+                "this run the same"
+            )
+    averages = [f"ema{c:g}" for c in other.averages.ema] + (["uniform"] if other.averages.uniform else [])
+    if source.weights not in ("iterate", *averages):
+        raise unknown(f"average of run {row.id}", source.weights, ["iterate", *averages])
+    if source.optimizer and not other.snapshot_optimizer:
+        raise DecaylabError(
+            f"the snapshots of run {row.id} hold no optimizer state: train one like it with --snapshot-optimizer"
+        )
+
+
+def _shape(config: AnyRun) -> dict[str, object]:
+    """Return the settings that decide the names and the shapes of a model's weights."""
+    found: dict[str, object] = {
+        f"model.{name}": getattr(config.model, name) for name in config.model.__dataclass_fields__ if name not in _FREE
+    }
+    if isinstance(config, LanguageRun):
+        vocabulary = config.model.vocab_size
+        found["model.vocab_size" if vocabulary else "data.tokenizer"] = vocabulary or config.data.tokenizer
+    else:
+        found |= {"data.dataset": config.data.dataset, "data.parity": config.data.parity}
+        if config.model.architecture != "resnet_small":
+            del found["model.blocks"]
+    return found
