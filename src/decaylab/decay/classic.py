@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from decaylab.decay.native import Convention
 from decaylab.decay.norms import pieces, wide
@@ -203,10 +204,15 @@ class Cautious(DecayRule):
 
     keeps_old: ClassVar[bool] = True
 
+    def check(self, optimizer: Optimizer, part: Part) -> None:
+        """Refuse a decay that takes a whole weight or more in one step."""
+        self._refuse_flip(part.lr * (self.weight_decay * part.strength))
+
     def after(self, step: Step) -> None:
         """Take ``lr lambda p`` from the weights whose update did not point away from zero."""
         for part in step.parts:
             coefficient = part.lr * (self.weight_decay * part.strength)
+            self._refuse_flip(coefficient)
             if not isinstance(coefficient, Tensor) and coefficient == 0:
                 continue
             for old, new in pieces(part.old, part.weights):

@@ -188,6 +188,14 @@ class DecayRule(Rule):
             return ratio.clamp(0, 1)
         return decay_multiplier(self.schedule, index, self.total_steps or 1, ratio)
 
+    def _refuse_flip(self, c: Scalar) -> None:
+        """Refuse to take the share c of a weight, where that is all of it or more."""
+        if not isinstance(c, Tensor) and c >= 1:
+            raise DecaylabError(
+                f"{type(self).__name__} would take {c:.3g} times the weight away in one step, which erases or flips "
+                f"it: lower weight_decay or the learning rate"
+            )
+
 
 @dataclass(frozen=True)
 class ShrinkRule(DecayRule):
@@ -205,13 +213,6 @@ class ShrinkRule(DecayRule):
     def check(self, optimizer: Optimizer, part: Part) -> None:
         """Refuse a decay that takes a whole weight or more in one step."""
         self._refuse_flip(self.shrink(part, None))
-
-    def _refuse_flip(self, c: Scalar) -> None:
-        if not isinstance(c, Tensor) and c >= 1:
-            raise DecaylabError(
-                f"{type(self).__name__} would take {c:.3g} times the weight away in one step, which erases or flips "
-                f"it: lower weight_decay or the learning rate"
-            )
 
     def before(self, step: Step) -> None:
         """Multiply the weights by ``1 - c_t``."""

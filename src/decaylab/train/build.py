@@ -13,9 +13,8 @@ from decaylab import decay, models
 from decaylab.errors import DecaylabError, unknown
 from decaylab.params import ROLES, roles
 from decaylab.train.config import AnyRun, Decay, LanguageModel, VisionModel
+from decaylab.train.limits import LOSS_PENALTIES as LOSS_PENALTIES
 from decaylab.train.signsgd import SignSGD
-
-LOSS_PENALTIES = {"loss-l2": 2.0, "loss-l2-half": 1.0}
 
 
 def vision_model(config: VisionModel, num_classes: int, in_channels: int) -> nn.Module:
@@ -84,11 +83,32 @@ def stepper(config: AnyRun, model: nn.Module, *, scaled: bool) -> Stepper:
     optimizer = _optimizer(config, groups, fused=fused)
     if config.decay.rule in LOSS_PENALTIES:
         return Stepper(optimizer, decayed, LOSS_PENALTIES[config.decay.rule] * config.decay.weight_decay)
-    # A rule of norm control acts at weight_decay 0 too, so only the classic rules are left out there.
-    rule = decay.build(config.decay.rule, weight_decay=config.decay.weight_decay, **dict(config.decay.options))
-    if decayed and (config.decay.weight_decay or config.decay.rule not in ("l2", "decoupled")):
-        decay.attach(optimizer, rule, params=decayed)
+    _attach(config.decay, optimizer, decayed)
     return Stepper(optimizer, decayed, 0.0)
+
+
+def _attach(settings: Decay, optimizer: torch.optim.Optimizer, decayed: list[nn.Parameter]) -> None:
+    # A rule of norm control acts at weight_decay 0 too, so only the classic rules are left out there.
+    rule = decay.build(settings.rule, weight_decay=settings.weight_decay, **dict(settings.options))
+    if decayed and (settings.weight_decay or settings.rule not in ("l2", "decoupled")):
+        decay.attach(optimizer, rule, params=decayed)
+
+
+def try_out(config: AnyRun) -> None:
+    """Return when a run's optimizer can be made and takes its decay rule; asked with a single small weight.
+
+    Raises:
+        DecaylabError: An impossible setting of the optimizer, an unknown role, rule or option, a rule that is not for
+            this optimizer, or one that would take a whole weight in one step.
+    """
+    decayed_roles(config.decay)
+    weight = nn.Parameter(torch.eye(4))
+    try:
+        optimizer = _optimizer(config, [{"params": [weight]}], fused=False)
+    except ValueError as error:  # torch's own words name the setting
+        raise DecaylabError(f"optimizer {config.optimizer.name} cannot be made: {error}") from None
+    if config.decay.rule not in LOSS_PENALTIES:
+        _attach(config.decay, optimizer, [weight])
 
 
 def decayed_roles(settings: Decay) -> set[str]:

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from decaylab.train.config import AnyRun
 
 
+# Penalties in the loss itself, and the factor c of their gradient c * weight_decay * w.
+LOSS_PENALTIES = {"loss-l2": 2.0, "loss-l2-half": 1.0}
+
+
 def check(config: AnyRun) -> None:
     """Refuse settings that cannot be trained, with one line that says which and why.
 
@@ -37,9 +41,10 @@ def check(config: AnyRun) -> None:
             raise DecaylabError(f"{name} must be positive and finite, not {value}")
     if not 0 <= weight_decay < math.inf:
         raise DecaylabError(f"decay.weight_decay must be finite and not negative, it is {weight_decay}")
-    if config.decay.rule in ("l2", "decoupled") and lr * weight_decay >= 1:
+    if (share := _share(config)) >= 1:
         raise DecaylabError(
-            f"lr x weight decay is {lr * weight_decay:g}, so one step would flip or erase the weights; keep it below 1"
+            f"lr x weight decay is {lr * weight_decay:g}, so one step of {config.decay.rule} would take {share:g} of "
+            "each weight away and erase or flip it; lower one of them"
         )
     if config.batch_size % config.accumulation:
         raise DecaylabError(f"batch_size {config.batch_size} is not a multiple of accumulation {config.accumulation}")
@@ -63,3 +68,21 @@ def check(config: AnyRun) -> None:
             raise DecaylabError(f"scale_invariant is for residual networks, not {config.model.architecture}")
         if config.evaluation.text_file is not None or config.evaluation.prompt is not None:
             raise DecaylabError("evaluation.text_file and evaluation.prompt are for language runs")
+
+
+def _share(config: AnyRun) -> float:
+    """Return which share of each weight a step at the peak learning rate takes; 0 where the product does not tell.
+
+    SGD alone takes a penalty's gradient as it is: Adam and sign descent scale it to steps of bounded size, and so does
+    clipping where the penalty is in the loss. Rules with another product (lambda alone, lr^2 lambda, ...) are asked for
+    it when they are tried out (`decaylab.train.build.try_out`); those that steer a norm never erase a weight.
+    """
+    rule = config.decay.rule.replace("_", "-")
+    product = config.optimizer.lr * config.decay.weight_decay
+    if rule in ("decoupled", "cautious"):
+        return product
+    if config.optimizer.name != "sgd":
+        return 0.0
+    if rule in ("l2", "l2-to-anchor"):
+        return product
+    return LOSS_PENALTIES.get(rule, 0.0) * product if config.optimizer.clip is None else 0.0

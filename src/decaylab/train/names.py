@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from decaylab import decay
 from decaylab.errors import DecaylabError
 from decaylab.probes.table import rows
-from decaylab.train.build import LOSS_PENALTIES, decayed_roles
+from decaylab.train.build import try_out
 from decaylab.train.config import FOREIGN, AnyRun
 
 
@@ -15,11 +14,10 @@ def require_names(config: AnyRun) -> None:
     """Return when everything that a run names is known.
 
     Raises:
-        DecaylabError: An unknown rule, option, role or probe (near matches are shown), or no folder of that name.
+        DecaylabError: An unknown rule, option, role or probe (near matches are shown), a rule that the optimizer does
+            not take, or no folder of that name.
     """
-    decayed_roles(config.decay)
-    if config.decay.rule not in LOSS_PENALTIES:
-        decay.build(config.decay.rule, weight_decay=config.decay.weight_decay, **dict(config.decay.options))
+    try_out(config)
     rows((*config.probes.names, *config.probes.curvature))
     if config.init_from is not None and config.init_from.run.startswith(FOREIGN):
         folder = Path(config.init_from.run.removeprefix(FOREIGN)).expanduser()
