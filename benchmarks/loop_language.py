@@ -81,19 +81,19 @@ def blocks_with_and_without_probes(blocks: int) -> list[list[float]]:
 
     Both report their mean loss once a block, so the probes alone are the difference.
     """
-    from decaylab.train import loop
     from decaylab.train.distributed import Processes
+    from decaylab.train.training import Training
 
     trainings = []
     for names in ((), ("norms", "effective_lr")):
         config = replace(OURS[FAST], steps=10**6, probes=Probes(names=names, every=PROBES_EVERY))
-        trainings.append(loop._Training(config, lambda record: None, None, Processes(device="cpu"), None))
+        trainings.append(Training(config, lambda record: None, None, Processes(device="cpu"), None))
     seconds: list[list[float]] = [[], []]
     for block in range(blocks + 1):
         for number in (0, 1) if block % 2 else (1, 0):
             start = time.perf_counter()
             for step in range(block * PROBES_EVERY, (block + 1) * PROBES_EVERY):
-                trainings[number]._step(step)
+                trainings[number].step(step)
             trainings[number]._record((block + 1) * PROBES_EVERY)
             seconds[number].append(time.perf_counter() - start)
     return [times[1:] for times in seconds]  # the first block has the warm-up and the compilation

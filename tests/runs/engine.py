@@ -54,4 +54,12 @@ def train(config, record, *, folder, device, resolve, heartbeat, resume):
     return Outcome(config.get("end", "done"), "", done, {"sum": total})
 
 
+def train_side_by_side(runs, *, device, resolve):
+    """Train runs one after another, in the order given; a run with ``crash`` takes the whole function down."""
+    for number, run in enumerate(runs):
+        if run["config"].get("crash"):
+            raise RuntimeError("the wide network burst")
+        yield number, train(**run, device=device, resolve=resolve, resume=True)
+
+
 not_a_function = None

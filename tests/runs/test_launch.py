@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,22 @@ def test_a_run_that_keeps_killing_its_worker_fails(path):
     report = _launch(path, [_run("a", steps=20, die_at=2, deaths=99), _run("b", steps=4)], attempts=2)
     assert report.done == ("b",)
     assert report.failed == {"a": "its worker process died 2 times, the last time killed by SIGKILL (out of memory?)"}
+
+
+def test_a_run_that_kills_its_company_is_found_out(path):
+    """Who dies with several runs trains each by itself from then on, so the others do not fail with the culprit."""
+    runs = [_run("culprit", steps=6, die_at=2, deaths=99)] + [_run(f"r{n}", steps=6) for n in range(3)]
+    report = _launch(path, [replace(run, company="small") for run in runs], workers=1, attempts=2)
+    assert sorted(report.done) == ["r0", "r1", "r2"]
+    assert list(report.failed) == ["culprit"] and "died 2 times" in report.failed["culprit"]
+    assert _starts(path, "culprit") == [0, 0, 0]  # once in company, twice alone
+
+
+def test_an_error_in_the_common_part_fails_those_it_took_down(path):
+    runs = [_run("a", steps=6), _run("b", steps=5, crash=1), _run("c", steps=4), _run("d", steps=1)]
+    report = _launch(path, [replace(run, company="abc" if run.id != "d" else None) for run in runs], workers=1)
+    assert sorted(report.done) == ["a", "d"]
+    assert report.failed == dict.fromkeys("bc", "RuntimeError: the wide network burst")
 
 
 @pytest.mark.parametrize(

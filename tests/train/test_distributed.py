@@ -12,7 +12,7 @@ import torch
 
 from decaylab.errors import DecaylabError
 from decaylab.schedules import Schedule
-from decaylab.train import checkpoint, loop
+from decaylab.train import checkpoint
 from decaylab.train.agenda import Agenda, Order
 from decaylab.train.config import (
     Averages,
@@ -26,6 +26,7 @@ from decaylab.train.config import (
     VisionRun,
 )
 from decaylab.train.distributed import Processes, joined
+from decaylab.train.training import Training
 
 BASE = LanguageRun(
     model=LanguageModel(num_layers=2, num_heads=2, width=16, context=16),
@@ -56,7 +57,7 @@ def fit(config, *, stop_after=None, **options):
     processes = options.pop("processes", Processes())
     heard = []
     torch.manual_seed(config.seed)
-    training = loop._Training(
+    training = Training(
         config, lambda m: records.append(dict(m)), options.pop("folder", None), processes, lambda name: Path(name)
     )
     beat = lambda step, total: heard.append(step) or len(heard) < (stop_after or 10**9)  # noqa: E731

@@ -108,7 +108,7 @@ def test_same_settings_same_bits_and_the_callers_random_state_is_left_alone(kind
 def test_interrupted_and_resumed_is_bit_for_bit_the_same(kind, stop_after, tmp_path, monkeypatch):
     whole, _ = _train(RUNS[kind])
     clock = iter(range(10**6))
-    monkeypatch.setattr("decaylab.train.loop.time.monotonic", lambda: float(next(clock)))  # a beat every step
+    monkeypatch.setattr("decaylab.train.training.time.monotonic", lambda: float(next(clock)))  # a beat every step
     beats = []
 
     def stop(step, total):
@@ -128,7 +128,7 @@ def test_interrupted_and_resumed_is_bit_for_bit_the_same(kind, stop_after, tmp_p
 def test_checkpoints_and_probes_change_nothing(tmp_path, monkeypatch):
     plain = replace(VISION, probes=Probes(names=(), every=2))
     clock = iter(range(10**6))
-    monkeypatch.setattr("decaylab.train.loop.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("decaylab.train.training.time.monotonic", lambda: float(next(clock)))
     with_all, _ = _train(VISION, folder=tmp_path, checkpoint_seconds=1.0)
     without, _ = _train(plain)
     with_all, without = _curves(with_all), _curves(without)
@@ -139,7 +139,7 @@ def test_checkpoints_and_probes_change_nothing(tmp_path, monkeypatch):
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch):
     whole, _ = _train(LANGUAGE)
     clock = iter(range(10**6))
-    monkeypatch.setattr("decaylab.train.loop.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("decaylab.train.training.time.monotonic", lambda: float(next(clock)))
     beats = []
     first, _ = _train(
         LANGUAGE, folder=tmp_path, checkpoint_seconds=1.0, heartbeat=lambda s, t: beats.append(s) or len(beats) < 6
@@ -160,7 +160,7 @@ def test_a_checkpoint_of_other_settings_is_not_used(tmp_path):
     folder = tmp_path / "x"
     with pytest.MonkeyPatch.context() as patch:
         clock = iter(range(10**6))
-        patch.setattr("decaylab.train.loop.time.monotonic", lambda: float(next(clock)))
+        patch.setattr("decaylab.train.training.time.monotonic", lambda: float(next(clock)))
         _train(other, folder=folder, heartbeat=lambda s, t: beats.append(s) or len(beats) < 3)
     records, _ = _train(LANGUAGE, folder=folder)
     assert not any("resume" in r for r in records)

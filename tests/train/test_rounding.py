@@ -137,7 +137,7 @@ def test_every_decay_rule_trains_weights_stored_in_bfloat16(rule, stochastic):
 def test_resumed_is_bit_for_bit_the_same(tmp_path, monkeypatch):
     whole, _ = _train(ROUNDED)
     clock = iter(range(10**6))
-    monkeypatch.setattr("decaylab.train.loop.time.monotonic", lambda: float(next(clock)))  # a beat every step
+    monkeypatch.setattr("decaylab.train.training.time.monotonic", lambda: float(next(clock)))  # a beat every step
     beats = []
     first, outcome = _train(
         ROUNDED, folder=tmp_path, heartbeat=lambda step, total: bool(beats.append(step)) or step < 5

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from decaylab.errors import DecaylabError
+from decaylab.files import atomic_write_text
 from decaylab.runs import environment
 from decaylab.runs.crew import Crew, crews, find_device
 from decaylab.runs.database import StoreUnreachable
@@ -122,6 +123,7 @@ class _Launch:
         self._names = {run.id: run.name for run in queue.runs}
         self._deaths: dict[str, int] = {}
         self._idle_deaths = 0
+        self._alone: set[str] = set()  # trained by themselves, because a worker died with several
         self._told: set[str] = set()
         self._signals = 0
 
@@ -168,7 +170,8 @@ class _Launch:
     def _run_crew(self, crew: Crew, scratch: Path, shown: Display, meter: Meter) -> None:
         queue = Queue(self._store, crew.runs)
         listing = scratch / f"{uuid.uuid4().hex}.json"
-        listing.write_text(queue.to_json())
+        workers = len(crew.devices) if set(crew.devices) == {"cpu"} else 0
+        listing.write_text(queue.to_json(workers))
         processes = [self._start(device, crew.threads, listing) for device in crew.devices]
         next_show, warned = 0.0, False
         try:
@@ -178,6 +181,7 @@ class _Launch:
                         died = self._bury(process) and not self._signals and not queue.is_settled()
                         processes.remove(process)
                         if died:
+                            atomic_write_text(listing, queue.to_json(workers, alone=self._alone))
                             processes.append(self._start(process.device, crew.threads, listing))
                 if self._signals:
                     if not warned:
@@ -227,6 +231,11 @@ class _Launch:
             if self._idle_deaths >= self._attempts:
                 last = process.log.read_text(errors="replace").strip().splitlines()[-1:] or ["it wrote nothing"]
                 raise DecaylabError(f"workers cannot work ({how}): {last[0].removeprefix('decaylab: ')}")
+        if len(held) > 1:  # which of them it was shows when each is trained by itself
+            self._alone.update(held)
+            for run_id in held:
+                self._store.finish(run_id, process.name, status="waiting")
+            return True
         for run_id in held:
             deaths = self._deaths[run_id] = self._deaths.get(run_id, 0) + 1
             if deaths >= self._attempts:

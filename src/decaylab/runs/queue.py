@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from decaylab.errors import DecaylabError
 from decaylab.runs.store import State, Store
+from decaylab.train.company import MOST, company
 from decaylab.train.config import AnyRun, kind, run_id, to_dict
 from decaylab.train.cost import cost, needs, threads_hint
 
@@ -24,6 +27,7 @@ class Run:
         cost: Relative length; only ratios matter, until the first measured rates give them a unit.
         threads_hint: Threads that it can use well on a CPU: ``None`` for one, 0 for all cores.
         needs: Ids of the runs that have to end before this one can start.
+        company: What runs that can be trained side by side on a CPU have in common, see `decaylab.train.company`.
         label: Name for the progress display; the id by default.
         tokens: Tokens a step, for the display; 0 where nothing of that name is trained on.
     """
@@ -34,6 +38,7 @@ class Run:
     cost: float = 1.0
     threads_hint: int | None = None
     needs: tuple[str, ...] = ()
+    company: str | None = None
     label: str = ""
     tokens: int = 0
 
@@ -47,6 +52,7 @@ class Run:
             cost=cost(config),
             threads_hint=threads_hint(config),
             needs=needs(config),
+            company=company(config, "cpu"),
             label=label,
             tokens=tokens,
         )
@@ -70,6 +76,12 @@ class Queue:
             DecaylabError: Runs need each other in a circle.
         """
         self._store = store
+        self._file: Path | None = None
+        self._read = 0
+        self._together: dict[str, int] = {}
+        self._order(runs)
+
+    def _order(self, runs: Iterable[Run]) -> None:
         by_id = {run.id: run for run in runs}
         lengths = _lengths(by_id)
         self.runs = sorted(by_id.values(), key=lambda run: (-lengths[run.id], run.id))
@@ -80,16 +92,27 @@ class Queue:
         """Return how the runs and those that they need stand."""
         return self._store.states(self._watched)
 
-    def take(self, worker: str, seconds: float, environment: Mapping[str, Any]) -> Run | None:
-        """Lease the first run that can be trained now; ``None`` when there is none at the moment."""
+    def take(self, worker: str, seconds: float, environment: Mapping[str, Any], *, several: bool = False) -> list[Run]:
+        """Lease what can be trained now: the first run, and with ``several`` others that train beside it.
+
+        Returns:
+            The runs; none when there is nothing to train at the moment.
+        """
+        if self._file is not None and self._file.stat().st_mtime_ns != self._read:
+            self._reread()
         states = self.give_up_blocked()
+        taken: list[Run] = []
         for run in self.runs:
+            if taken and (run.company is None or run.company != taken[0].company):
+                continue
             state = states[run.id]
             if _is_settled(state) or state.alive or not all(states[need].is_ended for need in run.needs):
                 continue
             if self._store.lease(run.id, worker, seconds, environment):
-                return run
-        return None
+                taken.append(run)
+                if not several or run.company is None or len(taken) >= self._together.get(run.company, 1):
+                    break
+        return taken
 
     def is_settled(self, states: Mapping[str, State] | None = None) -> bool:
         """Whether every run has ended or failed."""
@@ -121,15 +144,39 @@ class Queue:
             return f"needs run {need}, which nobody trains: launch it too"
         return ""
 
-    def to_json(self) -> str:
-        """Return what a worker needs to hold the same queue; the configs are in the store."""
-        return json.dumps([{"id": run.id, "cost": run.cost, "needs": run.needs} for run in self.runs])
+    def to_json(self, workers: int, *, alone: Iterable[str] = ()) -> str:
+        """Return what a worker needs to hold the same queue; the configs are in the store.
+
+        Args:
+            workers: How many workers will; runs that can be trained side by side are shared out among them. 0: each
+                run is trained by itself.
+            alone: Ids of runs that are trained by themselves all the same.
+        """
+        alone = set(alone)
+        own = {run.id: None if run.id in alone else run.company for run in self.runs}
+        counts = Counter(name for name in own.values() if name is not None) if workers else Counter[str]()
+        # In as few rounds as will do, equally many for each worker in each.
+        rounds = {name: -(-count // (workers * MOST)) for name, count in counts.items()}
+        content = {
+            "runs": [{"id": r.id, "cost": r.cost, "needs": r.needs, "company": own[r.id]} for r in self.runs],
+            "together": {name: -(-count // (workers * rounds[name])) for name, count in counts.items()},
+        }
+        return json.dumps(content)
 
     @classmethod
-    def from_json(cls, store: Store, text: str) -> Queue:
-        """Read what `to_json` wrote."""
-        entries = json.loads(text)
-        return cls(store, [Run(id=item["id"], cost=item["cost"], needs=tuple(item["needs"])) for item in entries])
+    def from_file(cls, store: Store, path: Path) -> Queue:
+        """Read a file with what `to_json` wrote; it is read again when it changes."""
+        queue = cls(store, [])
+        queue._file = path
+        queue._reread()
+        return queue
+
+    def _reread(self) -> None:
+        assert self._file is not None
+        self._read = self._file.stat().st_mtime_ns
+        content = json.loads(self._file.read_text())
+        self._order(Run(**{**item, "needs": tuple(item["needs"])}) for item in content["runs"])
+        self._together = content["together"]
 
 
 def _is_settled(state: State) -> bool:

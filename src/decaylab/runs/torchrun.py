@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from decaylab.runs.attempt import Outcome
 from decaylab.runs.meter import Meter
 from decaylab.runs.progress import display
 from decaylab.runs.queue import Queue, Run
 from decaylab.runs.store import RunRow, Store
-from decaylab.runs.worker import Outcome, Worker, train
+from decaylab.runs.worker import Worker, train
 
 if TYPE_CHECKING:
     from decaylab.train.distributed import Processes

@@ -1,4 +1,4 @@
-"""A worker process: lease a run, train it, write its metrics, take the next; until nothing is left or it shall stop.
+"""A worker process: lease runs, train them, write their metrics, take the next; until nothing is left or it shall stop.
 
 Started by the launcher; by hand or by a cluster's scheduler it is ``python -m decaylab.runs.worker --store URL
 --queue FILE``. It stops cleanly, with a checkpoint, on SIGTERM, on Ctrl-C, and (with ``--lifeline``) when its standard
@@ -8,53 +8,27 @@ input closes, which happens when the launcher dies.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import signal
 import sys
 import threading
 import time
-import traceback
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from decaylab.errors import DecaylabError
-from decaylab.files import atomic_write_text
 from decaylab.runs import environment
-from decaylab.runs.database import StoreUnreachable
-from decaylab.runs.pulse import Pulse
-from decaylab.runs.queue import Queue
+from decaylab.runs.attempt import Attempt, Outcome, insist
+from decaylab.runs.queue import Queue, Run
 from decaylab.runs.store import Store
-from decaylab.runs.writer import LeaseLost
 
 STORE_VARIABLE = "DECAYLAB_STORE"
 DEFAULT_TARGET = "decaylab.runs.worker:train"
 _IDLE_SECONDS = 0.25
-_PATIENCE_SECONDS = 600.0
-_Result = TypeVar("_Result")
-
-
-class Outcome(Protocol):
-    """What a training function returns."""
-
-    @property
-    def status(self) -> str:
-        """``done``, ``diverged`` or ``interrupted``."""
-
-    @property
-    def reason(self) -> str:
-        """Why, where it is not done."""
-
-    @property
-    def steps(self) -> int:
-        """Steps done."""
-
-    @property
-    def summary(self) -> Mapping[str, float | str]:
-        """Final values."""
 
 
 def train(config: Mapping[str, Any], record: Callable[[Mapping[str, Any]], None], **options: Any) -> Outcome:
@@ -71,8 +45,29 @@ def train(config: Mapping[str, Any], record: Callable[[Mapping[str, Any]], None]
     return fit(from_dict(dict(config)), record, **options)
 
 
+def train_side_by_side(runs: Sequence[Mapping[str, Any]], **options: Any) -> Iterator[tuple[int, Outcome | Exception]]:
+    """Train runs of one company with decaylab's loop; yields the number of each as it ends, and how it ended.
+
+    Args:
+        runs: For each run its ``config``, ``record``, ``folder`` and ``heartbeat``, as `train` takes them.
+        options: ``device`` and ``resolve``.
+    """
+    from decaylab.train.config import from_dict
+    from decaylab.train.loop import Job, fit_side_by_side
+
+    jobs, numbers = [], []
+    for number, run in enumerate(runs):
+        try:
+            jobs.append(Job(**{**run, "config": from_dict(dict(run["config"]))}))
+            numbers.append(number)
+        except DecaylabError as error:
+            yield number, error
+    for number, ended in fit_side_by_side(jobs, **options):
+        yield numbers[number], ended
+
+
 class Worker:
-    """Trains the runs of a queue, one after another, under one worker name."""
+    """Trains the runs of a queue under one worker name: one after another, small ones side by side."""
 
     def __init__(
         self,
@@ -83,87 +78,57 @@ class Worker:
         device: str = "cpu",
         threads: int = 1,
         target: Callable[..., Outcome] = train,
+        side_by_side: Callable[..., Iterator[tuple[int, Outcome | Exception]]] | None = None,
         lease_seconds: float = 60.0,
     ) -> None:
         self._store, self._queue, self._name = store, queue, name
-        self._device, self._threads, self._target, self._lease_seconds = device, threads, target, lease_seconds
+        self._device, self._threads, self._lease_seconds = device, threads, lease_seconds
+        self._target, self._side_by_side = target, side_by_side
         self.stopping = False
-        """Set this to make the run in progress write a checkpoint and stop."""
+        """Set this to make the runs in progress write a checkpoint and stop."""
 
     def work(self) -> None:
         """Train until every run of the queue has ended or failed, by whomever, or until told to stop."""
         about = environment.describe(self._device, self._threads)
+        several = self._side_by_side is not None
         while not self.stopping:
-            run = self._insist(lambda: self._queue.take(self._name, self._lease_seconds, about))
-            if run is not None:
-                self._train(run.id)
-            elif self._insist(self._queue.is_settled):
+            runs = insist(lambda: self._queue.take(self._name, self._lease_seconds, about, several=several), self)
+            if runs:
+                self._train(runs)
+            elif insist(self._queue.is_settled, self):
                 return
             else:
                 time.sleep(_IDLE_SECONDS)  # others train what is left, or what the rest needs
 
-    def _train(self, run_id: str) -> None:
-        row = self._insist(lambda: self._store.get(run_id))
-        assert row is not None  # a lease was won on it
-        status, reason, summary, step = "failed", "", None, None
-        writer = self._insist(lambda: self._store.writer(run_id, self._name))
-        started = False
+    def _train(self, runs: Sequence[Run]) -> None:
+        attempts = [Attempt(self._store, run.id, self._name, self._lease_seconds, self) for run in runs]
+        for attempt, ended in self._ends(attempts):
+            attempt.end(ended)
 
-        def record(mapping: Mapping[str, Any]) -> None:
-            nonlocal started
-            if not started:
-                # What an earlier attempt wrote after its checkpoint (or at all, without one) is written again.
-                started = True
-                self._insist(lambda: self._store.truncate(run_id, int(mapping.get("resume", -1))))
-            if "checkpoint" in mapping:
-                # Points up to a checkpoint are never computed again: they have to be safe before it is.
-                self._insist(writer.flush)
-            elif "resume" not in mapping:
-                writer.record(mapping)
-
-        def heartbeat(step: int, total_steps: int) -> bool:
-            pulse.step, pulse.total_steps = step, total_steps
-            writer.flush_if_due()
-            if pulse.lost:
-                raise LeaseLost(f"run {run_id} was taken over by another worker")  # no checkpoint: the folder is theirs
-            return not self.stopping
-
+    def _ends(self, attempts: Sequence[Attempt]) -> Iterator[tuple[Attempt, Outcome | Exception]]:
+        """Train, and say how each attempt ends as it does."""
+        options = {"device": self._device, "resolve": self._store.folder}
+        left = list(attempts)
         try:
-            with Pulse(self._store, run_id, self._name, self._lease_seconds) as pulse:
-                pulse.step, pulse.total_steps = row.step, row.total_steps
-                outcome = self._target(
-                    row.config,
-                    record,
-                    folder=self._store.folder(run_id),
-                    device=self._device,
-                    resolve=self._store.folder,
-                    heartbeat=heartbeat,
-                    resume=True,
-                )
-                self._insist(writer.flush)
-            status, reason, summary, step = outcome.status, outcome.reason, outcome.summary, outcome.steps
-        except LeaseLost:
-            return
+            if self._side_by_side is None or len(attempts) == 1:
+                outcome = self._target(**_parts(attempts[0]), **options, resume=True)
+                yield left.pop(), outcome
+                return
+            for number, ended in self._side_by_side([_parts(attempt) for attempt in attempts], **options):
+                left.remove(attempts[number])
+                yield attempts[number], ended
         except Exception as error:  # whatever a run does wrong, the other runs go on
-            reason = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
-            atomic_write_text(self._store.folder(run_id) / "error.txt", traceback.format_exc())
-            with suppress(DecaylabError):
-                writer.flush()  # what it measured before may tell why
-        self._insist(
-            lambda: self._store.finish(run_id, self._name, status=status, reason=reason, summary=summary, step=step)
-        )
+            yield from ((attempt, error) for attempt in left)
 
-    def _insist(self, action: Callable[[], _Result]) -> _Result:
-        """Repeat ``action`` while the store does not answer: hours of training are worth minutes of waiting."""
-        until, pause = time.monotonic() + _PATIENCE_SECONDS, 0.5
-        while True:
-            try:
-                return action()
-            except StoreUnreachable:
-                if self.stopping or time.monotonic() > until:
-                    raise
-                time.sleep(pause)
-                pause = min(2 * pause, 30.0)
+
+def _parts(attempt: Attempt) -> dict[str, Any]:
+    """Return what a training function gets of an attempt, by the names of its arguments."""
+    return {
+        "config": attempt.config,
+        "record": attempt.record,
+        "folder": attempt.folder,
+        "heartbeat": attempt.heartbeat,
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -171,18 +136,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     url = arguments.store or os.environ.get(STORE_VARIABLE)
     try:
-        target, device = _load(arguments.target), _device(arguments.device)
+        target, side_by_side = _load(arguments.target)
+        device = _device(arguments.device)
         torch = sys.modules.get("torch")
         if torch is not None:
             torch.set_num_threads(arguments.threads)
         with Store(url) as store:
             worker = Worker(
                 store,
-                Queue.from_json(store, arguments.queue.read_text()),
+                Queue.from_file(store, arguments.queue),
                 name=arguments.worker,
                 device=device,
                 threads=arguments.threads,
                 target=target,
+                side_by_side=side_by_side,
                 lease_seconds=arguments.lease_seconds,
             )
             _listen(worker, arguments.lifeline)
@@ -197,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m decaylab.runs.worker", description="Train the runs of a queue.")
     add = parser.add_argument
     add("--store", help=f"the store's path or URL; better in {STORE_VARIABLE} when it has a password")
-    add("--queue", type=Path, required=True, help="JSON file: a list of {id, cost, needs}; the runs are in the store")
+    add("--queue", type=Path, required=True, help="JSON file, see runs/queue.py; the runs are in the store")
     add("--worker", default=uuid.uuid4().hex, help="a name that no other worker has")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     add("--threads", type=int, default=1, help="threads of this process")
@@ -211,16 +178,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _load(target: str) -> Callable[..., Outcome]:
+def _load(target: str) -> tuple[Callable[..., Outcome], Any]:
+    """Return the training function, and the ``train_side_by_side`` of its module if there is one."""
     module, _, name = target.partition(":")
     if target == DEFAULT_TARGET:
         importlib.import_module("decaylab.train.loop")  # imports torch now, once, before the first lease
-        return train
+        gc.freeze()  # what was imported stays: looking through it again and again would cost small steps a twentieth
+        return train, train_side_by_side
     try:
-        found: Callable[..., Outcome] = getattr(importlib.import_module(module), name)
+        found = importlib.import_module(module)
+        return getattr(found, name), getattr(found, "train_side_by_side", None)
     except (ImportError, AttributeError, ValueError) as error:
         raise DecaylabError(f"cannot load --target {target}: {error}; expected package.module:function") from error
-    return found
 
 
 def _device(name: str) -> str:

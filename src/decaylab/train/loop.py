@@ -1,64 +1,39 @@
-"""The one training loop, for vision and language: steps, evaluations, records, checkpoints, and the end of a run.
-
-Its outlets are ``record`` (metrics), ``folder`` (checkpoints and snapshots) and ``heartbeat`` (progress; its answer
-says whether to go on). On the CPU the same settings give the same bits, with and without checkpoints, probes and
-interruptions in between.
-"""
+"""Train one run, or several small ones side by side, to the end."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
-from torch import nn
 
-from decaylab import probes
-from decaylab.decay.sharding import local
-from decaylab.schedules import value as schedule_value
-from decaylab.train import checkpoint
-from decaylab.train.agenda import Agenda, Heartbeat, Order
-from decaylab.train.averaging import WeightAverages
-from decaylab.train.build import stepper
-from decaylab.train.config import AnyRun, LanguageRun, check
-from decaylab.train.cost import flops_per_step
-from decaylab.train.distributed import Processes, load_whole_state
-from decaylab.train.divergence import DivergenceWatch
-from decaylab.train.measuring import Measuring
-from decaylab.train.peak import peak_flops
-from decaylab.train.rounding import StochasticRounding
-from decaylab.train.start import first_optimizer_state, load_first_weights
-from decaylab.train.state import RunState, Tally, seed_process
-from decaylab.train.tasks import Objective, build_task
+from decaylab.train.agenda import Heartbeat
+from decaylab.train.company import company
+from decaylab.train.config import AnyRun, check
+from decaylab.train.distributed import Processes
+from decaylab.train.side_by_side import Runner, drive
+from decaylab.train.training import Outcome, Record, Training
 
-Record = Callable[[Mapping[str, float]], None]
-_WORTH_A_MEASUREMENT = 1e12  # floating-point operations
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Resolve = Callable[[str], Path]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a run ended.
+class Job:
+    """One run to train.
 
     Attributes:
-        status: ``done``, ``diverged`` (a result too) or ``interrupted`` (goes on from its checkpoint).
-        reason: Why, where it is not ``done``.
-        steps: Steps done.
-        summary: Last metrics; seconds and speed, for language with ``share_of_peak``: the operations of its matrix
-            products (backward counted twice, causal attention by half) over what the machine was measured to do;
-            ``spikes`` and what was said of one that lasted; the prompt's ``completion``; ``data``, a hash of the
-            training data, because the embedded corpus is another one with another Python; ``text``, one of the text.
+        config: Everything that decides the result.
+        record: Receives ``{"step": ..., key: value, ...}``; after a resume at step s first ``{"resume": s}``, and
+            ``{"checkpoint": s}`` right before a checkpoint is written, when all before it has to be safe.
+        folder: Where checkpoints and snapshots go; without one nothing is written.
+        heartbeat: Called about once a second with (steps done, total); False stops the run after a checkpoint.
     """
 
-    status: Literal["done", "diverged", "interrupted"]
-    reason: str = ""
-    steps: int = 0
-    summary: Mapping[str, float | str] = field(default_factory=dict)
+    config: AnyRun
+    record: Record
+    folder: Path | None = None
+    heartbeat: Heartbeat | None = None
 
 
 def fit(
@@ -67,7 +42,7 @@ def fit(
     *,
     folder: Path | None = None,
     device: str = "cpu",
-    resolve: Callable[[str], Path] | None = None,
+    resolve: Resolve | None = None,
     heartbeat: Heartbeat | None = None,
     resume: bool = True,
     checkpoint_seconds: float = 60.0,
@@ -76,13 +51,12 @@ def fit(
     """Train one run to its end.
 
     Args:
-        config: Everything that decides the result.
-        record: Receives ``{"step": ..., key: value, ...}``; after a resume at step s first ``{"resume": s}``, and
-            ``{"checkpoint": s}`` right before a checkpoint is written, when all before it has to be safe.
-        folder: Where checkpoints and snapshots go; without one nothing is written.
+        config: See `Job`, as for ``record``, ``folder`` and ``heartbeat``.
+        record: Receives metrics.
+        folder: Where checkpoints and snapshots go.
         device: A torch device.
         resolve: Gives the folder of another run, for ``init_from``.
-        heartbeat: Called about once a second with (steps done, total); False stops the run after a checkpoint.
+        heartbeat: Asked whether to go on.
         resume: Continue from the newest whole checkpoint in ``folder``.
         checkpoint_seconds: Time between checkpoints.
         processes: Those who train this run together, each of which calls this, with the same folder; only the leader
@@ -94,224 +68,64 @@ def fit(
     Raises:
         DecaylabError: Settings that cannot be trained, missing data, or a missing run to start from.
     """
-    check(config)
+    job = Job(config=config, record=record, folder=folder, heartbeat=heartbeat)
+    if processes is None and company(config, device) is not None:
+        options = {"device": device, "resolve": resolve, "resume": resume, "checkpoint_seconds": checkpoint_seconds}
+        ((_, ended),) = fit_side_by_side([job], **options)  # type: ignore[arg-type]
+        if isinstance(ended, Exception):
+            raise ended
+        return ended
     processes = processes or Processes(device=device)
     processes.check(config)
     place = torch.device(processes.device)
     # The caller's random state is not ours to move.
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        torch.manual_seed(config.seed)
-        training = _Training(config, record if processes.leads else _nowhere, folder, processes, resolve)
-        return training.run(heartbeat or (lambda step, total: True), resume, checkpoint_seconds)
+        return _made(job, processes, resolve).run(job.heartbeat or _go_on, resume, checkpoint_seconds)
 
 
-def _nowhere(values: Mapping[str, float]) -> None:
-    """Record nothing: the leader does."""
+def fit_side_by_side(
+    jobs: Sequence[Job],
+    *,
+    device: str = "cpu",
+    resolve: Resolve | None = None,
+    resume: bool = True,
+    checkpoint_seconds: float = 60.0,
+) -> Iterator[tuple[int, Outcome | Exception]]:
+    """Train small runs of one company (see `decaylab.train.company`) in this process, a step of each at a time.
+
+    Every run has the bits that `fit` gives it, whatever it is trained beside. A run that fails does not stop the
+    others.
+
+    Args:
+        jobs: What to train.
+        device: A torch device.
+        resolve: Gives the folder of another run, for ``init_from``.
+        resume: Continue each run from the newest whole checkpoint in its folder.
+        checkpoint_seconds: Time between checkpoints of a run.
+
+    Yields:
+        The number of a job that has ended, and how it ended or the error that ended it.
+    """
+    runners: dict[Runner, int] = {}
+    with torch.random.fork_rng(devices=[]):
+        for number, job in enumerate(jobs):
+            try:
+                training = _made(job, Processes(device=device), resolve)
+            except Exception as error:
+                yield number, error
+                continue
+            loop = training.steps(job.heartbeat or _go_on, resume, checkpoint_seconds)
+            runners[Runner(training, loop, torch.get_rng_state())] = number
+        for runner in drive(list(runners)):
+            assert runner.ended is not None
+            yield runners[runner], runner.ended
 
 
-class _Training:
-    """The state of one run and what happens in a step."""
+def _made(job: Job, processes: Processes, resolve: Resolve | None) -> Training:
+    check(job.config)
+    torch.manual_seed(job.config.seed)
+    return Training(job.config, job.record, job.folder, processes, resolve)
 
-    def __init__(
-        self,
-        config: AnyRun,
-        record: Record,
-        folder: Path | None,
-        processes: Processes,
-        resolve: Callable[[str], Path] | None,
-    ) -> None:
-        self.config, self.record, self.folder, self.processes = config, record, folder, processes
-        self.device = torch.device(processes.device)
-        self.task = build_task(config, self.device, processes)
-        self.model = self.task.model.to(_DTYPES[config.weights]).train()
-        if config.init_from is not None:
-            load_first_weights(config, self.model, resolve)
-            if config.init_from.weights != "iterate":
-                self.task.recalibrate(self.model)
-        processes.shard(self.model)
-        self.parameters = list(self.model.parameters())  # walking the modules would cost as much as a small layer
-        self.total = self.task.total_steps
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
-        self.stepper = stepper(config, self.model, scaled=self.scaler.is_enabled())
-        self.optimizer = self.stepper.optimizer
-        self.rounding = StochasticRounding(self.parameters, config.seed) if config.stochastic_rounding else None
-        if config.init_from is not None and config.init_from.optimizer:
-            self._start_optimizer(first_optimizer_state(config.init_from, resolve, self.device))
-        self.averages = WeightAverages(config.averages, self.model, self.total)
-        self.measuring = Measuring(config, self.task, self.model, self.averages, processes, self._autocast)
-        objective: nn.Module = Objective(self.model, self.task.loss)
-        if config.compile:
-            objective = torch.compile(objective)  # type: ignore[assignment]
-        self.forward = processes.replicate(objective)
-        self.probes = probes.ProbeRunner(config.probes.names, self.model, self.optimizer, every=config.probes.every)
-        self.watch = DivergenceWatch(config.divergence)
-        self.tally = Tally(torch.zeros((), device=self.device))
-        self.last: dict[str, float | str] = {}
-        # Runs of a moment, such as those of tests, are not worth a measurement of the machine.
-        lasts = isinstance(config, LanguageRun) and flops_per_step(config) * self.total > _WORTH_A_MEASUREMENT
-        self.peak = peak_flops(str(self.device), _DTYPES[config.precision], torch.get_num_threads()) if lasts else 0.0
-        parts = {"averages": self.averages, "scaler": self.scaler, "watch": self.watch, "probes": self.probes}
-        self.state = RunState(config, self.model, self.optimizer, self.tally, parts, processes, self._widened)
-        if processes.rank:
-            seed_process(config.seed, processes.rank)
 
-    def run(self, heartbeat: Heartbeat, resume: bool, checkpoint_seconds: float) -> Outcome:
-        """Step until the end, a divergence or an interruption."""
-        start = self._resume() if resume else 0
-        if start == 0:
-            self._evaluate(0)
-            self._snapshot(0)
-        agenda = Agenda(self.processes, heartbeat, checkpoint_seconds, start)
-        for step in range(start, self.total):
-            self._step(step)
-            done = step + 1
-            if done % self.config.probes.every == 0 or done == self.total:
-                reason = self._record(done)
-                if reason:
-                    return self._outcome("diverged", done, agenda.began, start, reason)
-            if done % self.task.evaluate_every == 0 or done == self.total:
-                self._evaluate(done)
-            self._snapshot(done)
-            order = agenda.after(done, self.total)
-            if order is not Order.GO:
-                self._save(done)
-            if order is Order.STOP:
-                return self._outcome("interrupted", done, agenda.began, start, f"stopped at step {done}")
-        self._conclude()
-        return self._outcome("done", self.total, agenda.began, start)
-
-    def _start_optimizer(self, state: dict[str, Any]) -> None:
-        """Take over an optimizer's state, but not its settings."""
-        groups = [dict(group) for group in self.optimizer.param_groups]
-        with self._widened(0):
-            load_whole_state(self.optimizer, state)
-        for group, own in zip(self.optimizer.param_groups, groups, strict=True):
-            group.update({key: v for key, v in own.items() if key != "params"})
-
-    def _step(self, step: int) -> None:
-        lr = schedule_value(self.config.schedule, step, self.config.optimizer.lr, self.total)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        batches = self.task.batches(step)
-        for number, batch in enumerate(batches, start=1):
-            with self.processes.syncing(self.forward, self.model, last=number == len(batches)):
-                with self._autocast():
-                    loss = self.forward(*batch) / len(batches)
-                self.scaler.scale(loss).backward()
-            self.tally.loss_sum += loss.detach()
-        self.tally.loss_count += 1
-        clip = self.config.optimizer.clip
-        if self.stepper.penalty or clip is not None:
-            self.scaler.unscale_(self.optimizer)
-        if self.stepper.penalty:
-            self._add_penalty()
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, clip)
-        self.probes.before_step(step + 1)
-        with self._widened(step):
-            self.scaler.step(self.optimizer)
-        self.scaler.update()
-        measured = self.probes.after_step(step + 1)
-        if measured:
-            self._emit(step + 1, measured)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.averages.update(step)
-
-    @torch.no_grad()
-    def _add_penalty(self) -> None:
-        """Add the gradient of the penalty in the loss, before the clipping as if autograd had done it."""
-        pairs = [(local(p.grad), local(p)) for p in self.stepper.decayed if p.grad is not None]
-        torch._foreach_add_([g for g, _ in pairs], [p for _, p in pairs], alpha=self.stepper.penalty)
-
-    def _widened(self, step: int) -> AbstractContextManager[None]:
-        """Hold bfloat16 weights in float32 while the optimizer steps, or takes back a state kept in float32."""
-        return nullcontext() if self.rounding is None else self.rounding.widened(step)
-
-    def _autocast(self) -> Any:
-        precision = self.config.precision
-        return nullcontext() if precision == "float32" else torch.autocast(self.device.type, _DTYPES[precision])
-
-    def _record(self, done: int) -> str | None:
-        """Emit the mean training loss since the last record; say why if the run has diverged."""
-        loss = float(self.processes.mean(self.tally.loss_sum)) / max(self.tally.loss_count, 1)
-        self.tally.loss_sum.zero_()
-        self.tally.loss_count = 0
-        self._emit(done, {"train/batch_loss": loss, "lr": float(self.optimizer.param_groups[0]["lr"])})
-        reason = self.watch.see(done, loss)
-        if self.watch.opened == done:
-            self._emit(done, {"train/spike": self.watch.height})
-        if reason and (self.config.divergence.stop or not math.isfinite(loss)):
-            return reason
-        return None
-
-    def _evaluate(self, done: int) -> None:
-        """Measure the iterate and every average, and curvature where it is due."""
-        due = self.tally.evaluations % self.config.probes.curvature_every == 0 or done == self.total
-        metrics = self.measuring.evaluate(curvature=due)
-        self.tally.evaluations += 1
-        self._emit(done, metrics)
-
-    def _conclude(self) -> None:
-        """Measure what only the end of a run has, and let the model complete its prompt; checkpoints have served."""
-        metrics = self.measuring.conclude()
-        if metrics:
-            self._emit(self.total, metrics)
-        completion = self.task.complete(self.model)
-        if completion is not None:
-            self.last["completion"] = completion
-        if self.folder is not None and self.processes.leads:
-            checkpoint.prune(self.folder, keep=0)
-
-    def _emit(self, done: int, values: Mapping[str, float]) -> None:
-        self.last.update(values)
-        epochs = {"epoch": done / self.task.steps_per_epoch} if self.task.steps_per_epoch else {}
-        self.record({"step": done, **epochs, **values})
-
-    def _save(self, done: int) -> None:
-        if self.folder is not None:
-            self.record({"checkpoint": done})
-            self.state.save(checkpoint.checkpoint_folder(self.folder, done))
-            if self.processes.leads:
-                checkpoint.prune(self.folder)
-
-    def _snapshot(self, done: int) -> None:
-        every, unit = self.task.snapshots_every, self.task.steps_per_epoch or 1
-        wanted = bool(every) and done % every == 0
-        wanted = wanted or (done % unit == 0 and done // unit in self.config.snapshots_at)
-        # What a finished language model says is asked later on, too.
-        wanted = wanted or (done == self.total and isinstance(self.config, LanguageRun))
-        if self.folder is not None and wanted:
-            folder = checkpoint.snapshot_folder(self.folder, done)
-            self.state.save(folder, optimizer=self.config.snapshot_optimizer)
-
-    def _resume(self) -> int:
-        done = self.state.resume(self.folder) if self.folder is not None else 0
-        if done:
-            self.record({"resume": done})
-        return done
-
-    def _outcome(
-        self,
-        status: Literal["done", "diverged", "interrupted"],
-        done: int,
-        began: float,
-        start: int,
-        reason: str = "",
-    ) -> Outcome:
-        seconds = time.monotonic() - began
-        speed = (done - start) / seconds if seconds else 0.0
-        timing: dict[str, float | str] = {
-            "seconds": seconds,
-            "steps_per_second": speed,
-            "examples_per_second": speed * self.task.examples_per_step,
-            "spikes": float(self.watch.spikes),
-        }
-        if isinstance(self.config, LanguageRun):
-            timing["tokens_per_second"] = timing["examples_per_second"]
-        if self.peak:
-            timing["share_of_peak"] = speed * flops_per_step(self.config) / (self.peak * self.processes.size)
-        if self.watch.lasting:
-            timing["spike"] = self.watch.lasting
-        return Outcome(
-            status=status, reason=reason, steps=done, summary={**self.last, **timing, **self.task.fingerprints}
-        )
+def _go_on(step: int, total: int) -> bool:
+    return True

@@ -1,0 +1,149 @@
+"""How does one network of grouped convolutions compute several networks of one architecture, each as it would alone?
+
+Small networks cost calls rather than arithmetic: S of them side by side need as many calls as one.
+Shapes: images (N, C, H, W) of each network in, logits (S, N, classes) out.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from decaylab.errors import DecaylabError
+
+
+class Lanes:
+    """Networks of one architecture whose weights are slices of the weights of one wide network.
+
+    The channels of network s are channels s C to (s + 1) C of the wide one: convolutions have S times as many groups,
+    normalisations S times as many channels, and a linear map is a batch of S matrices. Nothing is summed across
+    networks. From here on each network's parameters, gradients and running statistics are views into the wide
+    network's, so whoever steps, reads or saves a network does so as before.
+
+    There are never fewer than two lanes: a network alone runs beside a copy of itself. Libraries choose other kernels
+    for one group than for several, and with two and more the bits of a network do not depend on its neighbours (on the
+    CPUs tried; `independent` finds out for the one at hand).
+
+    Args:
+        members: The networks, in training mode: trees of convolutions, batch normalisations, linear maps, and modules
+            without parameters that act on every channel alike.
+
+    Raises:
+        DecaylabError: A module that has parameters and is none of these.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        self.members = list(members)
+        networks = [*members, copy.deepcopy(members[0])] if len(members) == 1 else self.members
+        self._num_lanes = len(networks)
+        self._wide = copy.deepcopy(networks[0])
+        self._counters: list[Tensor] = []
+        self._parameters: list[tuple[nn.Parameter, Tensor]] = []
+        self._trained: list[nn.Parameter] = []
+        self._widen(self._wide, networks)
+        self._gradients = [p.grad for p in self._trained]
+
+    def logits(self, images: Sequence[Tensor]) -> Tensor:
+        """Return the logits (S, N, classes) of each network's own images (N, C, H, W); S is at least two."""
+        images = [*images, images[0]] if len(images) < self._num_lanes else images
+        together = torch.cat(list(images), dim=1).contiguous(memory_format=torch.channels_last)
+        logits = self._wide(together)
+        return logits.view(len(logits), self._num_lanes, -1).transpose(0, 1)
+
+    def backward(self, losses: Tensor) -> None:
+        """Write the gradient of each network's loss, one of ``losses`` (S,), into the ``grad`` of its parameters."""
+        torch._foreach_zero_(self._gradients)
+        losses.sum().backward()
+        for p, gradient in self._parameters:
+            p.grad = gradient
+        if self._counters:
+            torch._foreach_add_(self._counters, 1)
+
+    def _widen(self, wide: nn.Module, networks: Sequence[nn.Module]) -> None:
+        """Replace the layers inside ``wide`` by layers of all networks."""
+        for name, child in list(wide.named_children()):
+            layers = [network.get_submodule(name) for network in networks]
+            kind = _LAYERS.get(type(child))
+            if kind is not None:
+                setattr(wide, name, kind(layers))
+                self._share(getattr(wide, name), layers)
+            elif next(child.parameters(recurse=False), None) is None:
+                self._widen(child, layers)
+            else:
+                raise DecaylabError(f"networks with a {type(child).__name__} cannot be trained side by side")
+
+    def _share(self, wide: nn.Module, layers: Sequence[nn.Module]) -> None:
+        """Make the tensors of single layers views into those of a wide one."""
+        for name, p in wide.named_parameters(recurse=False):
+            if p.requires_grad:
+                p.grad = torch.zeros_like(p)
+                self._trained.append(p)
+            for lane, layer in enumerate(layers):
+                own = getattr(layer, name)
+                own.data = p.data.chunk(len(layers))[lane]
+                if p.grad is not None:
+                    self._parameters.append((own, p.grad.chunk(len(layers))[lane]))
+        for name, buffer in wide.named_buffers(recurse=False):
+            for layer, part in zip(layers, buffer.chunk(len(layers)), strict=True):
+                setattr(layer, name, part)
+        for layer in layers:
+            counter = getattr(layer, "num_batches_tracked", None)
+            if counter is not None:
+                self._counters.append(counter)
+
+
+def _together(layers: Sequence[nn.Module], name: str) -> nn.Parameter | None:
+    """Return the parameters of that name, one network's after the other's."""
+    own = [getattr(layer, name) for layer in layers]
+    if own[0] is None:
+        return None
+    return nn.Parameter(torch.cat([p.detach() for p in own]), requires_grad=own[0].requires_grad)
+
+
+class _Convolution(nn.Module):
+    def __init__(self, layers):
+        super().__init__()
+        first = layers[0]
+        self.weight, self.bias = _together(layers, "weight"), _together(layers, "bias")
+        self._settings = first.stride, first.padding, first.dilation, first.groups * len(layers)
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight, self.bias, *self._settings)
+
+
+class _Normalisation(nn.Module):
+    def __init__(self, layers):
+        super().__init__()
+        first = layers[0]
+        self.weight, self.bias = _together(layers, "weight"), _together(layers, "bias")
+        for name in ("running_mean", "running_var"):
+            self.register_buffer(name, torch.cat([getattr(layer, name) for layer in layers]))
+        self._momentum, self._eps = first.momentum, first.eps
+
+    def forward(self, x):
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, True, self._momentum, self._eps
+        )
+
+
+class _Linear(nn.Module):
+    def __init__(self, layers):
+        super().__init__()
+        self.weight, self.bias = _together(layers, "weight"), _together(layers, "bias")
+        self._num_lanes = len(layers)
+
+    def forward(self, x):
+        x_SNI = x.view(len(x), self._num_lanes, -1).transpose(0, 1)
+        weight_SIO = self.weight.view(self._num_lanes, -1, x_SNI.shape[-1]).transpose(1, 2)
+        if self.bias is None:
+            y_SNO = torch.bmm(x_SNI, weight_SIO)
+        else:
+            y_SNO = torch.baddbmm(self.bias.view(self._num_lanes, 1, -1), x_SNI, weight_SIO)
+        return y_SNO.transpose(0, 1).flatten(1)
+
+
+_LAYERS = {nn.Conv2d: _Convolution, nn.BatchNorm2d: _Normalisation, nn.Linear: _Linear}

@@ -1,0 +1,329 @@
+"""The one training loop, for vision and language: steps, evaluations, records, checkpoints, and the end of a run.
+
+Its outlets are ``record`` (metrics), ``folder`` (checkpoints and snapshots) and ``heartbeat`` (progress; its answer
+says whether to go on). On the CPU the same settings give the same bits, with and without checkpoints, probes and
+interruptions in between. Who computes the gradients is not the loop's business: it hands out the batches of a step and
+goes on when the gradients are there.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from decaylab import probes
+from decaylab.decay.sharding import local
+from decaylab.schedules import value as schedule_value
+from decaylab.train import checkpoint
+from decaylab.train.agenda import Agenda, Heartbeat, Order
+from decaylab.train.averaging import WeightAverages
+from decaylab.train.build import stepper
+from decaylab.train.config import AnyRun, LanguageRun
+from decaylab.train.cost import flops_per_step
+from decaylab.train.distributed import Processes, load_whole_state
+from decaylab.train.divergence import DivergenceWatch
+from decaylab.train.measuring import Measuring
+from decaylab.train.peak import peak_flops
+from decaylab.train.rounding import StochasticRounding
+from decaylab.train.start import first_optimizer_state, load_first_weights
+from decaylab.train.state import RunState, Tally, seed_process
+from decaylab.train.tasks import Batch, Objective, build_task
+
+Record = Callable[[Mapping[str, float]], None]
+Losses = Sequence[Tensor]
+_WORTH_A_MEASUREMENT = 1e12  # floating-point operations
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        status: ``done``, ``diverged`` (a result too) or ``interrupted`` (goes on from its checkpoint).
+        reason: Why, where it is not ``done``.
+        steps: Steps done.
+        summary: Last metrics; seconds and speed, for language with ``share_of_peak``: the operations of its matrix
+            products (backward counted twice, causal attention by half) over what the machine was measured to do;
+            ``spikes`` and what was said of one that lasted; the prompt's ``completion``; ``data``, a hash of the
+            training data, because the embedded corpus is another one with another Python; ``text``, one of the text.
+    """
+
+    status: Literal["done", "diverged", "interrupted"]
+    reason: str = ""
+    steps: int = 0
+    summary: Mapping[str, float | str] = field(default_factory=dict)
+
+
+class Training:
+    """The state of one run and what happens in a step.
+
+    Args:
+        config: Everything that decides the result.
+        record: Receives the metrics, see `decaylab.train.loop.fit`.
+        folder: Where checkpoints and snapshots go; without one nothing is written.
+        processes: Those who train this run together.
+        resolve: Gives the folder of another run, for ``init_from``.
+
+    Attributes:
+        done: Steps done.
+        model: What is trained.
+    """
+
+    def __init__(
+        self,
+        config: AnyRun,
+        record: Record,
+        folder: Path | None,
+        processes: Processes,
+        resolve: Callable[[str], Path] | None,
+    ) -> None:
+        self.config, self.folder, self.processes = config, folder, processes
+        self.record = record if processes.leads else _nowhere
+        self.device = torch.device(processes.device)
+        self.task = build_task(config, self.device, processes)
+        self.model = self.task.model.to(_DTYPES[config.weights]).train()
+        if config.init_from is not None:
+            load_first_weights(config, self.model, resolve)
+            if config.init_from.weights != "iterate":
+                self.task.recalibrate(self.model)
+        processes.shard(self.model)
+        self.parameters = list(self.model.parameters())  # walking the modules would cost as much as a small layer
+        self.total = self.task.total_steps
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
+        self.stepper = stepper(config, self.model, scaled=self.scaler.is_enabled())
+        self.optimizer = self.stepper.optimizer
+        self.rounding = StochasticRounding(self.parameters, config.seed) if config.stochastic_rounding else None
+        if config.init_from is not None and config.init_from.optimizer:
+            self._start_optimizer(first_optimizer_state(config.init_from, resolve, self.device))
+        self.averages = WeightAverages(config.averages, self.model, self.total)
+        self.measuring = Measuring(config, self.task, self.model, self.averages, processes, self._autocast)
+        objective: nn.Module = Objective(self.model, self.task.loss)
+        if config.compile:
+            objective = torch.compile(objective)  # type: ignore[assignment]
+        self.forward = processes.replicate(objective)
+        self.probes = probes.ProbeRunner(config.probes.names, self.model, self.optimizer, every=config.probes.every)
+        self.watch = DivergenceWatch(config.divergence)
+        self.tally = Tally(torch.zeros((), device=self.device))
+        self.last: dict[str, float | str] = {}
+        self.done = 0
+        # Runs of a moment, such as those of tests, are not worth a measurement of the machine.
+        lasts = isinstance(config, LanguageRun) and flops_per_step(config) * self.total > _WORTH_A_MEASUREMENT
+        self.peak = peak_flops(str(self.device), _DTYPES[config.precision], torch.get_num_threads()) if lasts else 0.0
+        parts = {"averages": self.averages, "scaler": self.scaler, "watch": self.watch, "probes": self.probes}
+        self.state = RunState(config, self.model, self.optimizer, self.tally, parts, processes, self._widened)
+        if processes.rank:
+            seed_process(config.seed, processes.rank)
+
+    def run(self, heartbeat: Heartbeat, resume: bool, checkpoint_seconds: float) -> Outcome:
+        """Train to the end, a divergence or an interruption, and say how it ended."""
+        loop = self.steps(heartbeat, resume, checkpoint_seconds)
+        try:
+            batches = next(loop)
+            while True:
+                batches = loop.send(self.gradients(batches))
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+
+    def steps(
+        self, heartbeat: Heartbeat, resume: bool, checkpoint_seconds: float
+    ) -> Generator[list[Batch], Losses, Outcome]:
+        """Train as :meth:`run` does, with gradients from elsewhere.
+
+        Yields:
+            The micro-batches of a step. Before it is resumed with the loss of each, detached, the gradient of their
+            mean has to lie in the parameters' ``grad``.
+
+        Returns:
+            How it ended.
+        """
+        start = self.done = self._resume() if resume else 0
+        if start == 0:
+            self._evaluate(0)
+            self._snapshot(0)
+        agenda = Agenda(self.processes, heartbeat, checkpoint_seconds, start)
+        for step in range(start, self.total):
+            losses = yield self._begin(step)
+            self._finish(step, losses)
+            done = self.done = step + 1
+            if done % self.config.probes.every == 0 or done == self.total:
+                reason = self._record(done)
+                if reason:
+                    return self._outcome("diverged", done, agenda.began, start, reason)
+            if done % self.task.evaluate_every == 0 or done == self.total:
+                self._evaluate(done)
+            self._snapshot(done)
+            order = agenda.after(done, self.total)
+            if order is not Order.GO:
+                self._save(done)
+            if order is Order.STOP:
+                return self._outcome("interrupted", done, agenda.began, start, f"stopped at step {done}")
+        self._conclude()
+        return self._outcome("done", self.total, agenda.began, start)
+
+    def _start_optimizer(self, state: dict[str, Any]) -> None:
+        """Take over an optimizer's state, but not its settings."""
+        groups = [dict(group) for group in self.optimizer.param_groups]
+        with self._widened(0):
+            load_whole_state(self.optimizer, state)
+        for group, own in zip(self.optimizer.param_groups, groups, strict=True):
+            group.update({key: v for key, v in own.items() if key != "params"})
+
+    @property
+    def place_in_epoch(self) -> int:
+        """What decides the sizes of the batches from here on: the place in an epoch whose last batch is smaller."""
+        return self.done % (self.task.steps_per_epoch or 1)
+
+    def step(self, step: int) -> None:
+        """Do one step alone."""
+        self._finish(step, self.gradients(self._begin(step)))
+
+    def gradients(self, batches: list[Batch]) -> Losses:
+        """Put the gradient of the mean loss of some micro-batches into the parameters; return the loss of each."""
+        losses = []
+        for number, batch in enumerate(batches, start=1):
+            with self.processes.syncing(self.forward, self.model, last=number == len(batches)):
+                with self._autocast():
+                    loss = self.forward(*batch) / len(batches)
+                self.scaler.scale(loss).backward()
+            losses.append(loss.detach())
+        return losses
+
+    def _begin(self, step: int) -> list[Batch]:
+        lr = schedule_value(self.config.schedule, step, self.config.optimizer.lr, self.total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        return self.task.batches(step)
+
+    def _finish(self, step: int, losses: Losses) -> None:
+        for loss in losses:
+            self.tally.loss_sum += loss
+        self.tally.loss_count += 1
+        clip = self.config.optimizer.clip
+        if self.stepper.penalty or clip is not None:
+            self.scaler.unscale_(self.optimizer)
+        if self.stepper.penalty:
+            self._add_penalty()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, clip)
+        self.probes.before_step(step + 1)
+        with self._widened(step):
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        measured = self.probes.after_step(step + 1)
+        if measured:
+            self._emit(step + 1, measured)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.averages.update(step)
+
+    @torch.no_grad()
+    def _add_penalty(self) -> None:
+        """Add the gradient of the penalty in the loss, before the clipping as if autograd had done it."""
+        pairs = [(local(p.grad), local(p)) for p in self.stepper.decayed if p.grad is not None]
+        torch._foreach_add_([g for g, _ in pairs], [p for _, p in pairs], alpha=self.stepper.penalty)
+
+    def _widened(self, step: int) -> AbstractContextManager[None]:
+        """Hold bfloat16 weights in float32 while the optimizer steps, or takes back a state kept in float32."""
+        return nullcontext() if self.rounding is None else self.rounding.widened(step)
+
+    def _autocast(self) -> Any:
+        precision = self.config.precision
+        return nullcontext() if precision == "float32" else torch.autocast(self.device.type, _DTYPES[precision])
+
+    def _record(self, done: int) -> str | None:
+        """Emit the mean training loss since the last record; say why if the run has diverged."""
+        loss = float(self.processes.mean(self.tally.loss_sum)) / max(self.tally.loss_count, 1)
+        self.tally.loss_sum.zero_()
+        self.tally.loss_count = 0
+        self._emit(done, {"train/batch_loss": loss, "lr": float(self.optimizer.param_groups[0]["lr"])})
+        reason = self.watch.see(done, loss)
+        if self.watch.opened == done:
+            self._emit(done, {"train/spike": self.watch.height})
+        if reason and (self.config.divergence.stop or not math.isfinite(loss)):
+            return reason
+        return None
+
+    def _evaluate(self, done: int) -> None:
+        """Measure the iterate and every average, and curvature where it is due."""
+        due = self.tally.evaluations % self.config.probes.curvature_every == 0 or done == self.total
+        metrics = self.measuring.evaluate(curvature=due)
+        self.tally.evaluations += 1
+        self._emit(done, metrics)
+
+    def _conclude(self) -> None:
+        """Measure what only the end of a run has, and let the model complete its prompt; checkpoints have served."""
+        metrics = self.measuring.conclude()
+        if metrics:
+            self._emit(self.total, metrics)
+        completion = self.task.complete(self.model)
+        if completion is not None:
+            self.last["completion"] = completion
+        if self.folder is not None and self.processes.leads:
+            checkpoint.prune(self.folder, keep=0)
+
+    def _emit(self, done: int, values: Mapping[str, float]) -> None:
+        self.last.update(values)
+        epochs = {"epoch": done / self.task.steps_per_epoch} if self.task.steps_per_epoch else {}
+        self.record({"step": done, **epochs, **values})
+
+    def _save(self, done: int) -> None:
+        if self.folder is not None:
+            self.record({"checkpoint": done})
+            self.state.save(checkpoint.checkpoint_folder(self.folder, done))
+            if self.processes.leads:
+                checkpoint.prune(self.folder)
+
+    def _snapshot(self, done: int) -> None:
+        every, unit = self.task.snapshots_every, self.task.steps_per_epoch or 1
+        wanted = bool(every) and done % every == 0
+        wanted = wanted or (done % unit == 0 and done // unit in self.config.snapshots_at)
+        # What a finished language model says is asked later on, too.
+        wanted = wanted or (done == self.total and isinstance(self.config, LanguageRun))
+        if self.folder is not None and wanted:
+            folder = checkpoint.snapshot_folder(self.folder, done)
+            self.state.save(folder, optimizer=self.config.snapshot_optimizer)
+
+    def _resume(self) -> int:
+        done = self.state.resume(self.folder) if self.folder is not None else 0
+        if done:
+            self.record({"resume": done})
+        return done
+
+    def _outcome(
+        self,
+        status: Literal["done", "diverged", "interrupted"],
+        done: int,
+        began: float,
+        start: int,
+        reason: str = "",
+    ) -> Outcome:
+        seconds = time.monotonic() - began
+        speed = (done - start) / seconds if seconds else 0.0
+        timing: dict[str, float | str] = {
+            "seconds": seconds,
+            "steps_per_second": speed,
+            "examples_per_second": speed * self.task.examples_per_step,
+            "spikes": float(self.watch.spikes),
+        }
+        if isinstance(self.config, LanguageRun):
+            timing["tokens_per_second"] = timing["examples_per_second"]
+        if self.peak:
+            timing["share_of_peak"] = speed * flops_per_step(self.config) / (self.peak * self.processes.size)
+        if self.watch.lasting:
+            timing["spike"] = self.watch.lasting
+        return Outcome(
+            status=status, reason=reason, steps=done, summary={**self.last, **timing, **self.task.fingerprints}
+        )
+
+
+def _nowhere(values: Mapping[str, float]) -> None:
+    """Record nothing: the leader does."""
