@@ -21,7 +21,7 @@ from decaylab.errors import DecaylabError
 _STEPS_PER_DRAW = 256
 # Sequences are gathered for as many steps at once as fit into this many tokens: a step then costs two slices.
 _TOKENS_PER_GATHER = 2**18
-# Streams up to this many tokens are copied into memory (and onto the device); longer ones stay in the file.
+# Streams up to this many tokens lie on the device; longer ones stay in the file, and a thread reads ahead.
 _RESIDENT_TOKENS = 2**28
 _MASK = 2**64 - 1
 
@@ -46,8 +46,8 @@ class Sequences:
         context: Tokens in a sequence, T.
         device: Where the batches are wanted.
         limit: Use only the first so many tokens.
-        resident: Copy the stream into the device's memory; None: when it is small. Otherwise the stream stays in its
-            file and a thread reads ahead.
+        resident: Hold the stream in the device's memory (on the CPU: in the file's pages); None: when it is small.
+            Otherwise it stays in its file and a thread reads ahead.
 
     Raises:
         DecaylabError: When the stream is not longer than one sequence.
@@ -72,7 +72,8 @@ class Sequences:
         self._resident = len(tokens) <= _RESIDENT_TOKENS if resident is None else resident
         # torch has no arithmetic for uint16: the bits are read as int16 and the sign is taken off after the gather.
         signed = torch.from_numpy(np.ascontiguousarray(tokens).view(np.int16))
-        source = signed.clone().to(self._device) if self._resident else signed
+        # On the CPU the file's pages are the copy: reading them twice would cost twice the memory.
+        source = signed.to(self._device) if self._resident else signed
         self._windows = source.unfold(0, context + 1, 1)  # a view: row i holds the tokens i to i + T
         self._positions: tuple[tuple[int, int, int], NDArray[np.int64]] = ((0, 0, -1), np.empty((0, 0), dtype=np.int64))
         self._ready: dict[tuple[int, int, int, int, int], Future[Tensor] | Tensor] = {}

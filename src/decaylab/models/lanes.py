@@ -65,12 +65,17 @@ class Lanes:
 
     def _widen(self, wide: nn.Module, networks: Sequence[nn.Module]) -> None:
         """Replace the layers inside ``wide`` by layers of all networks."""
+        # An activation may overwrite what it gets, the output of a layer that does not look at it again.
+        if getattr(wide, "activation", None) is F.relu:
+            wide.activation = F.relu_
         for name, child in list(wide.named_children()):
             layers = [network.get_submodule(name) for network in networks]
             kind = _LAYERS.get(type(child))
             if kind is not None:
                 setattr(wide, name, kind(layers))
                 self._share(getattr(wide, name), layers)
+            elif isinstance(child, nn.ReLU):
+                child.inplace = True
             elif next(child.parameters(recurse=False), None) is None:
                 self._widen(child, layers)
             else:
