@@ -1,18 +1,21 @@
-"""Two processes give what one gives: replicated and sharded, through checkpoints that any number of them can read."""
+"""Several processes give what one gives, and resumed ones their own bits: replicated and sharded."""
 
 import json
 import os
 import socket
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from decaylab.errors import DecaylabError
 from decaylab.schedules import Schedule
-from decaylab.train import checkpoint
+from decaylab.train import checkpoint, distributed, loop
 from decaylab.train.agenda import Agenda, Order
 from decaylab.train.config import (
     Averages,
@@ -67,13 +70,28 @@ def fit(config, *, stop_after=None, **options):
     return curve, dict(outcome.summary), torch.cat([w.flatten().double() for w in weights.values()]).tolist()
 
 
-def worker(rank, port, folder):
+@contextmanager
+def together(rank, port, size):
+    """Join the processes of a test: their two ways of sharing the work."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "RANK": str(rank)}
-    found = {}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size), "RANK": str(rank)}
     with joined("cpu") as replicated:
-        sharded = replace(replicated, parallel="fsdp")
+        yield replicated, replace(replicated, parallel="fsdp")
+
+
+def spawn(target, folder, size):
+    """Run ``target(rank, port, folder)`` in so many processes; return what each wrote, by rank."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    torch.multiprocessing.spawn(target, args=(port, folder), nprocs=size)
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(size)]
+
+
+def worker(rank, port, folder):
+    found = {}
+    with together(rank, port, 2) as (replicated, sharded):
         for name, config in RUNS.items():
             for processes in (replicated, sharded):
                 found[f"{name} {processes.parallel}"] = fit(config, processes=processes)
@@ -91,11 +109,7 @@ def worker(rank, port, folder):
 def test_two_processes_give_what_one_gives(tmp_path, monkeypatch):
     monkeypatch.setenv("DECAYLAB_HOME", str(tmp_path / "home"))
     alone = {name: fit(config) for name, config in RUNS.items()}  # which prepares the corpus, too
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    torch.multiprocessing.spawn(worker, args=(port, tmp_path), nprocs=2)
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    first, second = spawn(worker, tmp_path, 2)
     assert first.keys() == {"adamw ddp", "adamw fsdp", "sign ddp", "sign fsdp", "resumed"}
     for name, (curve, summary, weights) in first.items():
         expected = alone["sign" if name.startswith("sign") else "adamw"]
@@ -108,6 +122,67 @@ def test_two_processes_give_what_one_gives(tmp_path, monkeypatch):
         assert weights == pytest.approx(expected[2], abs=1e-5 if not name.startswith("sign") else 5e-3), name
     assert not checkpoint.checkpoints(tmp_path / "both")
     assert checkpoint.snapshot_folder(tmp_path / "both", BASE.steps).is_dir()
+
+
+# With three processes the order of additions counts. An evaluation, records and dropout on both sides of the break.
+TRIO = replace(
+    BASE,
+    model=replace(BASE.model, dropout=0.1),
+    evaluation=Evaluation(every=3, batches=2, batch_size=4),
+    probes=Probes(every=5),
+    batch_size=12,
+    steps=9,
+)
+
+
+def trio_worker(rank, port, folder):
+    found = {}
+    with together(rank, port, 3) as both, pytest.MonkeyPatch.context() as patch:
+        if rank:
+            patch.setattr(checkpoint, "save", lambda *_: pytest.fail("only the leader writes"))
+        exchanges = []
+        add, ask = distributed._mean_in_rank_order, FSDPModule.set_requires_gradient_sync
+        patch.setattr(distributed, "_mean_in_rank_order", lambda *a: exchanges.append(True) or add(*a))
+        patch.setattr(FSDPModule, "set_requires_gradient_sync", lambda m, on: exchanges.append(on) or ask(m, on))
+        for processes in both:
+            exchanges.clear()
+            whole, heard, records = {}, [], []
+            loop.fit(TRIO, partial(curve, whole), processes=processes)
+            found[f"{processes.parallel} exchanges"] = list(exchanges)
+            beat = lambda step, total, heard=heard: heard.append(step) or len(heard) < 6  # noqa: E731
+            with pytest.MonkeyPatch.context() as clock:
+                ticks = iter(range(10**6))
+                clock.setattr("decaylab.train.agenda.time.monotonic", lambda ticks=ticks: float(next(ticks)))
+                first = loop.fit(
+                    TRIO, records.append, processes=processes, folder=folder / processes.parallel, heartbeat=beat
+                )
+            second = loop.fit(TRIO, records.append, processes=processes, folder=folder / processes.parallel)
+            parts = {}
+            for record in records:
+                curve(parts, record)
+            found[processes.parallel] = [whole, parts, [first.status, second.status], len(records)]
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+
+
+def curve(found, record):
+    """Take in one record: the last value of a key at a step counts."""
+    found |= {f"{record['step']} {key}": v for key, v in record.items() if "step" in record and key != "step"}
+
+
+@pytest.mark.slow
+def test_as_many_processes_resume_bit_for_bit(tmp_path, monkeypatch):
+    monkeypatch.setenv("DECAYLAB_HOME", str(tmp_path / "home"))
+    fit(replace(TRIO, steps=2))  # prepares the corpus
+    leader, *others = spawn(trio_worker, tmp_path, 3)
+    for parallel in ("ddp", "fsdp"):
+        whole, parts, statuses, _ = leader[parallel]
+        assert statuses == ["interrupted", "done"]
+        assert {key: (v, parts[key]) for key, v in whole.items() if parts[key] != v} == {}
+        assert whole.keys() == parts.keys() and any("gradients/norm" in key for key in whole)
+        assert [other[parallel][3] for other in others] == [0, 0]  # nor do the others record
+    # Gradients are exchanged in the last of a step's two micro-steps only; so small a model has one bucket of them.
+    assert leader["ddp exchanges"] == TRIO.steps * [True]
+    assert leader["fsdp exchanges"] == TRIO.steps * [False, True]
 
 
 def test_shares_of_a_batch():

@@ -111,7 +111,10 @@ class Processes:
             return objective
         place = torch.device(self.device)
         ids = [place.index] if place.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(objective, device_ids=ids)
+        replicated = nn.parallel.DistributedDataParallel(objective, device_ids=ids)
+        if place.type == "cpu" and self.size > 2:
+            replicated.register_comm_hook(self.size, lambda size, bucket: _mean_in_rank_order(bucket.buffer(), size))
+        return replicated
 
     def syncing(self, forward: nn.Module, model: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Exchange gradients in this micro-step only if it is the last of its step."""
@@ -186,6 +189,21 @@ def _meet(backend: str) -> None:
 
     store, rank, size = next(rendezvous("env://"))
     dist.init_process_group(backend, store=PrefixStore(f"attempt {attempt}", store), rank=rank, world_size=size)
+
+
+def _mean_in_rank_order(own: Tensor, size: int) -> torch.futures.Future[Tensor]:
+    """Average a bucket of gradients so that the bits do not depend on where in it they lie.
+
+    DDP arranges its buckets anew after the first step of a process, and the order in which gloo adds three numbers or
+    more hangs on their places: a resumed run would not have the bits of one that was never interrupted.
+    """
+    found = [torch.empty_like(own) for _ in range(size)]
+    dist.all_gather(found, own)
+    for gradients in found[1:]:
+        found[0].add_(gradients)
+    averaged: torch.futures.Future[Tensor] = torch.futures.Future()
+    averaged.set_result(found[0].div_(size))
+    return averaged
 
 
 def whole(tensor: Tensor) -> Tensor:

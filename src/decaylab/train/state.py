@@ -82,6 +82,8 @@ class RunState:
             "optimizer": whole_state(self._optimizer) if optimizer else None,
             **{name: part.state_dict() for name, part in self._parts.items()},
             "loss": (loss_sum, self._tally.loss_count),
+            # The mean alone would round what each process has added up.
+            "losses": self._processes.all(self._tally.loss_sum),
             "evaluations": self._tally.evaluations,
             # One list for each kind of generator, with the state of each process.
             "random": random,
@@ -121,7 +123,9 @@ class RunState:
             load_whole_state(self._optimizer, state["optimizer"])
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
-        self._tally.loss_sum.copy_(state["loss"][0])
+        sums = state.get("losses", ())
+        own = sums[self._processes.rank] if len(sums) == self._processes.size else state["loss"][0]
+        self._tally.loss_sum.copy_(own)
         self._tally.loss_count, self._tally.evaluations = state["loss"][1], state["evaluations"]
         kinds = [states for states in state["random"] if len(states) == self._processes.size]
         if not kinds:  # other processes than those who wrote it: no generator of theirs is ours
