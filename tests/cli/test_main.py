@@ -143,7 +143,8 @@ def test_a_run_of_a_file_is_chosen_by_the_beginning_of_its_id(tmp_path, capsys):
     file.write_text(capsys.readouterr().out)
     ids = [run["id"] for run in json.loads(file.read_text())["runs"]]
     # Another budget's data set is missing, so that nothing is trained.
-    command = ["train", "vision", "--config", str(file), "--data.dataset", "cifar10", "--pick"]
+    command = ["train", "vision", "--config", str(file), "--data.dataset", "cifar10"]
+    command += ["--model.architecture", "resnet18", "--pick"]
     assert main([*command, ids[0][:8]]) == 2
     assert "decaylab data get cifar10" in capsys.readouterr().err
     assert main([*command, ""]) == 2

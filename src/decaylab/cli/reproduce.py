@@ -15,7 +15,7 @@ from decaylab.runs.device import require_device
 from decaylab.runs.launch import LaunchReport, launch
 from decaylab.runs.queue import Run
 from decaylab.runs.store import Store
-from decaylab.train.requirements import require_data
+from decaylab.train.requirements import require_data, require_whole
 
 INTERRUPTED = 130
 
@@ -52,7 +52,9 @@ def reproduce(
         for spec in plan:
             runs.setdefault(spec.id, _run(experiment.id, spec))
     require_device(device)
-    require_data(spec.config for _, plan in plans for spec in plan)
+    configs = [spec.config for _, plan in plans for spec in plan]
+    require_data(configs)
+    require_whole(configs)
     with Store(store) as database:
         # Illustrations such as Fig. 10 are computed when they are drawn.
         report = launch(database.url, list(runs.values()), workers=workers, device=device) if runs else LaunchReport()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import tyro
 from decaylab.errors import DecaylabError
 from decaylab.runs.naming import whole_id
 from decaylab.runs.store import Store
+
+_SHOWN = 10
 
 
 def sample(
@@ -28,7 +31,8 @@ def sample(
     Args:
         model: A run's id, or the first characters of it; or a folder: a run's, a snapshot, or a GPT-2 that
             transformers saved.
-        prompt: The text to continue.
+        prompt: The text to continue. Characters that the tokenizer does not know are named on the standard error; the
+            model reads ? for each.
         tokens: Tokens to add.
         temperature: Divides the logits; 0 always takes the most likely token.
         top_k: Draw among the k most likely tokens only. Default: among all.
@@ -37,14 +41,26 @@ def sample(
         tokenizer: bytes, ascii or gpt2. Default: the run's own; gpt2 for transformers' format.
         store: A path ending in .db or .sqlite, or a postgresql:// URL. Default: runs.db in the platform's data folder.
     """
-    if tokens < 0 or temperature < 0 or (top_k is not None and top_k < 1):
+    if tokens < 0 or not temperature >= 0 or (top_k is not None and top_k < 1):
         raise DecaylabError("--tokens and --temperature must not be negative, and --top-k must be at least 1")
+    if any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise DecaylabError("--prompt is not text in UTF-8: convert it")
     folder = _folder(model, store)
+    from decaylab.data.tokenizer import lost_characters
     from decaylab.train.finished import load_finished
     from decaylab.train.passage import complete
 
     network, codec = load_finished(folder, weights=weights, tokenizer=tokenizer)
+    warn_of_lost(lost_characters(codec, prompt))
     print(complete(network, codec, prompt, num_tokens=tokens, temperature=temperature, top_k=top_k, seed=seed))
+
+
+def warn_of_lost(characters: str) -> None:
+    """Say on the standard error what a model cannot read of its prompt; nothing where it reads all."""
+    if characters:
+        named = ", ".join(repr(character) for character in characters[:_SHOWN])
+        more = f" and {len(characters) - _SHOWN} more" if len(characters) > _SHOWN else ""
+        print(f"decaylab: the model's tokenizer does not know {named}{more}: it reads ? there", file=sys.stderr)
 
 
 def convert(

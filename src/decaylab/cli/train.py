@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,11 +14,12 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from decaylab.cli.parse import parse
+from decaylab.cli.sample import warn_of_lost
 from decaylab.errors import DecaylabError, unknown
 from decaylab.runs.device import require_device
 from decaylab.runs.launch import launch
 from decaylab.runs.naming import whole_id
-from decaylab.runs.origin import require_origin
+from decaylab.runs.origin import has_ended, require_origin
 from decaylab.runs.queue import Run
 from decaylab.runs.store import RunRow, Store
 from decaylab.runs.torchrun import is_torchrun, train_together
@@ -125,11 +127,15 @@ def _train(config: AnyRun, where: _Where) -> int:
     check(config)
     require_device(where.device)
     require_data([config])
-    from decaylab.train.names import require_names  # imports torch, which a help text should not wait for
+    from decaylab.train.fitting import lost_in_prompt, require_fit  # torch, which a help text should not wait for
+    from decaylab.train.names import require_names
 
     require_names(config)
     config = require_origin(config, where.store)
     run = Run.of(config, tokens=config.batch_size * config.model.context if isinstance(config, LanguageRun) else 0)
+    if not has_ended(run.id, where.store):
+        require_fit(config, where.device, processes=int(os.environ["WORLD_SIZE"]) if is_torchrun() else 1)
+    warn_of_lost(lost_in_prompt(config))
     if is_torchrun():
         result = train_together(where.store, run, device=where.device, parallel=where.parallel)
         if result is not None:

@@ -214,6 +214,16 @@ def open_tokenizer(name: str, root: Path | None = None) -> Tokenizer:
     raise unknown("tokenizer", name, ["bytes", "ascii", "gpt2", "bpe:SIZE"])
 
 
+def lost_characters(tokenizer: Tokenizer, text: str) -> str:
+    """Return the characters of a text that a tokenizer does not know, each once; it reads something else for them."""
+    found = []
+    for character in dict.fromkeys(text):
+        ids = [int(i) for part in tokenizer.encode_documents([character.encode()]) for i in part]
+        if tokenizer.decode(ids) != character:
+            found.append(character)
+    return "".join(found)
+
+
 def bpe_size(name: str) -> int | None:
     """Return the vocabulary size of a ``"bpe:SIZE"`` name, or None for another tokenizer's name.
 

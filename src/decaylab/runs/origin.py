@@ -1,4 +1,4 @@
-"""Can a run start from the snapshot of another run that it names? Asked before it enters the store."""
+"""What does the store say of a run before the run enters it: has it ended, can it start from where it is told to?"""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ _SNAPSHOT = re.compile(r"snapshot-(\d+)")
 # Settings of a model that change neither the names nor the shapes of its weights.
 _FREE = {"activation", "attention", "dropout", "init_std", "num_heads", "vocab_size"}
 _SHOWN = 12
+
+
+def has_ended(run: str, url: str | None) -> bool:
+    """Whether a store is there and knows a run that is never trained again."""
+    try:
+        with Store(url, create=False) as store:
+            row = store.get(run)
+    except DecaylabError:  # no store yet, or none that can be used: whoever opens it to train is told why
+        return False
+    return row is not None and row.is_ended
 
 
 def require_origin(config: AnyRun, url: str | None) -> AnyRun:

@@ -98,15 +98,12 @@ def try_out(config: AnyRun) -> None:
     """Return when a run's optimizer can be made and takes its decay rule; asked with a single small weight.
 
     Raises:
-        DecaylabError: An impossible setting of the optimizer, an unknown role, rule or option, a rule that is not for
-            this optimizer, or one that would take a whole weight in one step.
+        DecaylabError: An unknown role, rule or option, a rule that is not for this optimizer, or one that would take a
+            whole weight in one step.
     """
     decayed_roles(config.decay)
     weight = nn.Parameter(torch.eye(4))
-    try:
-        optimizer = _optimizer(config, [{"params": [weight]}], fused=False)
-    except ValueError as error:  # torch's own words name the setting
-        raise DecaylabError(f"optimizer {config.optimizer.name} cannot be made: {error}") from None
+    optimizer = _optimizer(config, [{"params": [weight]}], fused=False)
     if config.decay.rule not in LOSS_PENALTIES:
         _attach(config.decay, optimizer, [weight])
 

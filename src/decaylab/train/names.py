@@ -7,7 +7,7 @@ from pathlib import Path
 from decaylab.errors import DecaylabError
 from decaylab.probes.table import rows
 from decaylab.train.build import try_out
-from decaylab.train.config import FOREIGN, AnyRun
+from decaylab.train.config import FOREIGN, AnyRun, LanguageRun
 
 
 def require_names(config: AnyRun) -> None:
@@ -18,8 +18,17 @@ def require_names(config: AnyRun) -> None:
             not take, or no folder of that name.
     """
     try_out(config)
-    rows((*config.probes.names, *config.probes.curvature))
+    rows(config.probes.curvature)
+    for probe in rows(config.probes.names):
+        if "loss" in probe.needs:
+            raise DecaylabError(
+                f"the probe {probe.name!r} runs the model: it belongs into probes.curvature, not into probes.names"
+            )
     if config.init_from is not None and config.init_from.run.startswith(FOREIGN):
         folder = Path(config.init_from.run.removeprefix(FOREIGN)).expanduser()
         if not folder.is_dir():
             raise DecaylabError(f"there is no folder {folder} to start from: give hf: and the folder of a checkpoint")
+        if not isinstance(config, LanguageRun):
+            raise DecaylabError(f"{config.init_from.run} is a language model: only a language run can start from it")
+        if config.init_from.optimizer:
+            raise DecaylabError(f"{config.init_from.run} holds no optimizer state: leave init_from.optimizer off")

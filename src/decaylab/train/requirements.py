@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from decaylab.data.catalog import available
+from decaylab.data.cifar import read_cifar
+from decaylab.data.openwebtext import prepared_folder
+from decaylab.data.stream import open_stream
 from decaylab.train.config import AnyRun, VisionRun
 from decaylab.train.held_out import read_text
 
@@ -23,6 +26,19 @@ def require_data(configs: Iterable[AnyRun]) -> None:
             available("gpt2")
     for path in {config.evaluation.text_file for config in configs} - {None}:
         read_text(str(path))
+
+
+def require_whole(configs: Iterable[AnyRun]) -> None:
+    """Return when the fetched data of every run can be read; what comes with the package is taken to be whole.
+
+    Raises:
+        DecaylabError: A file is missing or damaged; the message names it and what was expected.
+    """
+    for name, tokenizer in dict.fromkeys(_source(config) for config in configs):
+        if name in ("cifar10", "cifar100"):
+            read_cifar(name)
+        elif name == "openwebtext":
+            open_stream(prepared_folder(tokenizer))
 
 
 def _source(config: AnyRun) -> tuple[str, str]:

@@ -36,7 +36,7 @@ def load_first_weights(config: AnyRun, model: nn.Module, resolve: Resolve | None
             raise DecaylabError(f"{source.run} is a language model: only a language run can start from it")
         folder = Path(source.run.removeprefix(FOREIGN)).expanduser()
         vocabulary: Any = model.vocab_size
-        checkpoint.load_model_tensors(model, _foreign(folder, config.model, int(vocabulary)), str(folder))
+        checkpoint.load_model_tensors(model, foreign_weights(folder, config.model, int(vocabulary)), str(folder))
         return
     origin = _origin(source, resolve)
     checkpoint.load_model_tensors(model, averaged_weights(origin, source.weights), str(origin))
@@ -87,11 +87,19 @@ def _origin(source: InitFrom, resolve: Resolve | None) -> Path:
     return folder
 
 
-def _foreign(folder: Path, model: LanguageModel, vocab_size: int) -> dict[str, Tensor]:
+def foreign_weights(folder: Path, model: LanguageModel, vocab_size: int) -> dict[str, Tensor]:
     """Read a checkpoint in transformers' format for a model with the given settings.
 
     A larger vocabulary, such as 50,304 for GPT-2's 50,257, gets the mean row for each id that no text has: zeros would
     be a far more likely token than most, since GPT-2's logits are well below zero.
+
+    Args:
+        folder: With ``config.json`` and ``model.safetensors``.
+        model: The settings of the model that starts from it.
+        vocab_size: Its vocabulary.
+
+    Raises:
+        DecaylabError: A file is missing or damaged, or the checkpoint is of a model with other settings.
     """
     theirs, tensors = transformers_format.read(folder)
     own: dict[str, Any] = {name: getattr(model, name) for name in model.__dataclass_fields__}
