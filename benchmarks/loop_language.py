@@ -5,7 +5,7 @@ bytes and take the same number of steps with AdamW and clip. Measurements are in
 with torch's default threads; medians are compared. Printed:
 
 - tokens a second, after the first quarter of the steps, which has the warm-up and, where there is one, the compilation;
-- peak resident memory of each process, evaluation and compilation included;
+- peak resident memory of the process that trains, evaluation and its share of the compilation included;
 - our time a token late in a longer run over that early in it: it must not grow;
 - what probes of norms and effective learning rate cost us at every 20 steps, in percent of a run without any.
 
@@ -28,9 +28,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,18 +116,40 @@ def prepare(folder: Path, script: Path) -> None:
 
 
 def run(command: Sequence[str], folder: Path | None = None) -> tuple[str, float]:
-    """Run a process; return what it printed and its peak resident memory in MiB."""
+    """Run a process; return what it printed and its peak resident memory in MiB.
+
+    On Linux it is the process's own peak, looked at until it ends: what the system tells of an ended process is the
+    largest of it and of its children, and here that is a C++ compiler.
+    """
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True)
+        peak = Peak(process.pid)
         assert process.stdout is not None
         output = process.stdout.read()
+        peak.ended.set()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         process.stdout.close()
         if process.returncode:
             errors.seek(0)
             raise SystemExit(f"{' '.join(command)} failed:\n{errors.read()[-2000:]}")
-    return output, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return output, peak.mebibytes or usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+class Peak(threading.Thread):
+    """Looks at the peak memory of a process until told that it has ended; 0 where the system does not tell."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.status, self.mebibytes, self.ended = Path(f"/proc/{pid}/status"), 0.0, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        """Look."""
+        while not self.ended.wait(0.02):
+            with suppress(OSError):
+                found = re.search(r"VmHWM:\s+(\d+) kB", self.status.read_text())
+                self.mebibytes = max(self.mebibytes, int(found[1]) / 2**10 if found else 0.0)
 
 
 def ours(name: str, steps: int) -> Measured:
