@@ -28,6 +28,7 @@ from decaylab.train.distributed import piece, whole
 
 KEEP = 2
 _NAME = re.compile(r"checkpoint-(\d+)")
+_HALF = ".*-*.*.????????"  # what save() gives a folder that it has not finished
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -82,7 +83,7 @@ def save(folder: Path, config: AnyRun, tensors: Mapping[str, Tensor], state: Map
         state: Everything else: tensors, numbers, strings and containers of them.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")  # as _HALF has it
     temporary.mkdir()
     try:
         save_file({name: tensor.cpu() for name, tensor in tensors.items()}, temporary / "weights.safetensors")
@@ -158,6 +159,12 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
         return []
     found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
     return sorted(found, reverse=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote has left half written in a run's folder."""
+    for path in folder.glob(_HALF):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def prune(folder: Path, keep: int = KEEP) -> None:

@@ -93,6 +93,8 @@ class RunState:
 
     def resume(self, folder: Path) -> int:
         """Load the newest checkpoint that is whole and belongs to this run; return its step, or 0."""
+        if self._processes.leads:
+            checkpoint.sweep(folder)
         for done, path in self._candidates(folder):
             try:
                 tensors, state = checkpoint.load_weights(path), checkpoint.load_state(path, self._device)
