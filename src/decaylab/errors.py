@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 
 
+_WHOLE_LIST, _A_FEW = 40, 6
+
+
 class DecaylabError(Exception):
     """A mistake that the person in front of the terminal can mend.
 
@@ -23,13 +26,17 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> DecaylabError:
         choices: Every known name.
 
     Returns:
-        An error with up to three near matches, and the whole list while it is short.
+        An error with up to three near matches, and the whole list while it is short, or else some of it.
     """
     known = sorted(choices)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     message = f"unknown {kind} {name!r}"
     if near:
         message += f"; did you mean {' or '.join(repr(n) for n in near)}?"
-    if len(known) <= 40:
+    if not known:
+        message += ": there is none"
+    elif len(known) <= _WHOLE_LIST:
         message += f"{'' if near else ';'} known: {', '.join(known)}"
+    elif not near:
+        message += f"; {len(known)} are known, such as {', '.join(known[:_A_FEW])}"
     return DecaylabError(message)

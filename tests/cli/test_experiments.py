@@ -95,5 +95,8 @@ def test_report_redraws_from_the_store_alone(small_store, tmp_path, capsys):
 def test_report_without_runs(small_store, tmp_path, capsys):
     assert main(["report", "fig5", "--store", str(small_store), "--out", str(tmp_path)]) == 2
     assert "`decaylab reproduce fig5`" in capsys.readouterr().err
+    arguments = ["report", "fig1", "--budget", "paper", "--store", str(small_store), "--out", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "`decaylab reproduce fig1 --budget paper`" in capsys.readouterr().err
     assert main(["report", "--store", str(tmp_path / "no.db")]) == 2
     assert "no store" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -100,3 +101,9 @@ assert main(["export", "--store", {store!r}, "--out", {str(tmp_path / "x.csv")!r
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_in_a_pipe_no_title_is_cut(store):
+    command = [sys.executable, "-m", "decaylab", "runs", "--store", str(store)]
+    shown = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "40"}).stdout
+    assert shown.splitlines()[0].split() == ["run", "kind", "status", "step", "test/error", "ended", "why"]

@@ -46,7 +46,8 @@ def report(
                 items.append((experiment, results))
             elif ids:
                 missing = f"{database.label} has no run of {experiment.id}" + (f" at budget {budget}" if budget else "")
-                raise DecaylabError(f"{missing}; `decaylab reproduce {experiment.id}` trains them")
+                flags = f" --budget {budget}" if budget else ""
+                raise DecaylabError(f"{missing}; `decaylab reproduce {experiment.id}{flags}` trains them")
         if not ids and not any(results.specs for _, results in items):
             raise DecaylabError(f"{database.label} has no run of any experiment; `decaylab reproduce fig1` trains some")
         page = build(items, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -76,9 +77,8 @@ def _print_table(rows: list[RunRow], last: dict[str, dict[str, float]], metrics:
             "" if row.ended is None else datetime.fromtimestamp(row.ended).strftime("%Y-%m-%d %H:%M"),
             Text(row.reason),
         )
-    console = Console()
     # In a pipe there is no width to fit: no line is folded, so that grep and awk see one run a line.
-    console.print(table, soft_wrap=not console.is_terminal, width=None if console.is_terminal else 400)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 400).print(table)
 
 
 def _standing(row: RunRow) -> str:

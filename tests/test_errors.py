@@ -1,0 +1,23 @@
+"""The line about an unknown name helps, however many names there are."""
+
+import pytest
+
+from decaylab.errors import unknown
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "said"),
+    [
+        ("fig11", ["fig1", "fig2"], "unknown thing 'fig11'; did you mean 'fig1' or 'fig2'? known: fig1, fig2"),
+        ("zzz", ["b", "a"], "unknown thing 'zzz'; known: a, b"),
+        ("x", [], "unknown thing 'x': there is none"),
+        (
+            "zzz",
+            [f"a{i:02}" for i in range(50)],
+            "unknown thing 'zzz'; 50 are known, such as a00, a01, a02, a03, a04, a05",
+        ),
+        ("other", [*(f"a{i:02}" for i in range(50)), "others"], "unknown thing 'other'; did you mean 'others'?"),
+    ],
+)
+def test_the_line_about_an_unknown_name(name, choices, said):
+    assert str(unknown("thing", name, choices)) == said
