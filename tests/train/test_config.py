@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decaylab.errors import DecaylabError
-from decaylab.schedules import Schedule
+from decaylab.schedules import Schedule, value
 from decaylab.train.config import (
     Averages,
     Decay,
@@ -105,3 +105,17 @@ def test_impossible_settings_are_refused(run):
 
 def test_schedule_is_part_of_the_id():
     assert run_id(VisionRun(schedule=Schedule(warmup_steps=3))) != run_id(VisionRun())
+
+
+def test_another_schedule_of_a_language_run_needs_its_kind_only():
+    def of(**schedule):
+        return from_dict({"kind": "language", "steps": 1000, "schedule": schedule})
+
+    def last(run):
+        return value(run.schedule, 999, 1.0, 1000)
+
+    assert last(of()) == pytest.approx(0.1, abs=1e-4)
+    assert last(of(kind="constant")) == 1.0
+    assert last(of(kind="linear")) == pytest.approx(0.0, abs=2e-3)
+    assert run_id(of()) == run_id(of(final_ratio=0.1)) == run_id(LanguageRun(steps=1000))
+    assert len({run_id(of(**s)) for s in ({}, {"kind": "linear"}, {"kind": "constant"}, {"final_lr": 1e-4})}) == 4

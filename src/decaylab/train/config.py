@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from decaylab.errors import DecaylabError
@@ -21,6 +21,8 @@ from decaylab.train.limits import check as check
 FORMAT = 1
 # What init_from.run begins with when it names a folder in the format of transformers.
 FOREIGN = "hf:"
+# Kind, final_ratio and final_lr of a schedule that is one to a tenth without saying so.
+_TO_A_TENTH = ("cosine", None, None)
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -325,7 +327,7 @@ class LanguageRun(Run):
 
     optimizer: Optimizer = field(default_factory=lambda: Optimizer(name="adamw", lr=6e-4, clip=1.0))
     decay: Decay = field(default_factory=lambda: Decay(roles=("matrix", "embedding", "head")))
-    schedule: Schedule = field(default_factory=lambda: Schedule(kind="cosine", warmup_steps=400, final_ratio=0.1))
+    schedule: Schedule = field(default_factory=lambda: Schedule(kind="cosine", warmup_steps=400))
     evaluation: Evaluation = field(default_factory=lambda: Evaluation(every=200, batches=50, batch_size=16))
     model: LanguageModel = field(default_factory=LanguageModel)
     data: LanguageData = field(default_factory=LanguageData)
@@ -367,6 +369,9 @@ def from_dict(content: dict[str, Any]) -> AnyRun:
 
 def run_id(config: AnyRun) -> str:
     """Return the run's id: 16 hexadecimal digits of a hash of everything that differs from the defaults."""
+    schedule = config.schedule
+    if isinstance(config, LanguageRun) and (schedule.kind, schedule.final_ratio, schedule.final_lr) == _TO_A_TENTH:
+        config = replace(config, schedule=replace(schedule, final_ratio=0.1))  # the same run, spelled out
     content = {"kind": kind(config), "format": FORMAT, **changes(config, _defaults(kind(config)))}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -374,4 +379,6 @@ def run_id(config: AnyRun) -> str:
 
 @functools.cache
 def _defaults(name: str) -> AnyRun:
-    return KINDS[name]()
+    """Return what ids are told apart from: language runs once had the cosine's final ratio in their defaults."""
+    spelled_out = Schedule(kind="cosine", warmup_steps=400, final_ratio=0.1)
+    return VisionRun() if name == "vision" else LanguageRun(schedule=spelled_out)
