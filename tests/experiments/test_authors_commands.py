@@ -103,8 +103,8 @@ for wd in (0.0, 0.1, 0.3):
 for wd in (0.0, 0.1, 0.3, 0.6):
     settings = GPT | ADAM | DECOUPLED | _micro(8) | {"schedule.kind": "constant"}
     _add(f"constant wd {wd}", "fig5", settings | {"decay.weight_decay": wd})
-# Fine-tuning from step 10,000 keeps the optimizer's state and leaves the decay at its default, 0. The first command
-# evaluates on 5000 sequences.
+# Fine-tuning from step 10,000 keeps the optimizer's state, leaves the decay at its default, 0, and evaluates on 5000
+# sequences.
 TINY = ADAM | {
     "optimizer.lr": 1e-5,
     "schedule.kind": "constant",
@@ -115,12 +115,10 @@ TINY = ADAM | {
     "*decay.weight_decay": 0.0,
     "*optimizer.lr": 6e-4,
     "*steps": 50_000,
+    "evaluation.batches": 625,
+    "evaluation.batch_size": 8,
 }
-_add(
-    "fine-tuning a cosine run",
-    "fig5",
-    GPT | TINY | _micro(4) | {"*schedule.kind": "cosine", "evaluation.batches": 625, "evaluation.batch_size": 8},
-)
+_add("fine-tuning a cosine run", "fig5", GPT | TINY | _micro(4) | {"*schedule.kind": "cosine"})
 _add("fine-tuning a constant run", "fig5", GPT | TINY | _micro(8) | {"*schedule.kind": "constant"})
 for precision, wd in (("bfloat16", 0.0), ("bfloat16", 0.1), ("bfloat16", 0.3), ("float32", 0.0)):
     settings = GPT | ADAM | COSINE | DECOUPLED | _micro(16) | {"model.context": 1024, "seed": 0}

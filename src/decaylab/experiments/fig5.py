@@ -16,9 +16,9 @@ TINY: dict[str, tuple[Sequence[int], float, int]] = {
     "mini": ((1000, 2000, 3000, 4000), 1e-4, 600),
     "paper": (range(10_000, 50_001, 10_000), 1e-5, 10_000),
 }
-# The authors' two fine-tuning commands: 64 micro-batches and 5000 evaluation sequences for runs with cosine decay, 32
-# and the usual evaluation for those with a constant learning rate.
-_PAPER_COPIES: dict[str, dict[str, int]] = {"cosine": {"accumulation": 64, "batches": 625}, "constant": {}}
+# The authors' two fine-tuning commands: 5000 evaluation sequences; 64 micro-batches for runs with cosine decay, and the
+# usual 32 for those with a constant learning rate.
+_PAPER_COPIES = {"cosine": {"accumulation": 64, "batches": 625}, "constant": {"batches": 625}}
 TRAINED = {"phase": "trained"}
 LOSS = final("train/loss", name="training loss")
 COSINE = {**MAIN, "schedule": "cosine"}
