@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-
 _WHOLE_LIST, _A_FEW = 40, 6
 
 

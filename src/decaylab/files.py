@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
+
+from decaylab.errors import DecaylabError
 
 
 def data_home() -> Path:
@@ -18,6 +21,20 @@ def data_home() -> Path:
     """
     override = os.environ.get("DECAYLAB_HOME")
     return Path(override).expanduser() if override else Path(platformdirs.user_data_dir("decaylab", appauthor=False))
+
+
+def require_folder(path: Path) -> None:
+    """Make a folder, if it is missing, that files can be written into; asked before hours of work for them.
+
+    Raises:
+        DecaylabError: It cannot be made, or written into.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise DecaylabError(f"cannot write into the folder {path}: {error.strerror}; name another one") from error
 
 
 @contextmanager

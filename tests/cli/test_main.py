@@ -100,12 +100,30 @@ def test_what_nobody_foresaw_has_no_traceback_unless_asked(monkeypatch, capsys):
         main(["rules", "--debug"])
 
 
-def test_a_file_that_cannot_be_written_is_named(tmp_path, capsys):
-    (tmp_path / "file").touch()
-    page = tmp_path / "file" / "page"
-    assert main(["reproduce", "fig10", "--store", str(tmp_path / "runs.db"), "--out", str(page)]) == 2
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--out", "FILE/page"], "cannot write into the folder "),
+        (["--workers", "0"], "--workers must be at least 1, not 0"),
+        (["--seeds", "0"], "at least one seed is needed"),
+    ],
+)
+def test_a_reproduction_that_cannot_end_well_does_not_begin(flags, said, tmp_path, capsys):
+    (tmp_path / "FILE").touch()
+    flags = [flag.replace("FILE", str(tmp_path / "FILE")) for flag in flags]
+    store = tmp_path / "runs.db"
+    assert main(["reproduce", "fig1", "--budget", "smoke", "--store", str(store), *flags]) == 2
     error = capsys.readouterr().err
-    assert len(error.splitlines()) == 1 and str(tmp_path / "file") in error
+    assert len(error.splitlines()) == 1 and said in error
+    assert not store.exists()
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path, capsys):
+    store = tmp_path / "runs.db"
+    with Store(store):
+        (tmp_path / "table.csv").mkdir()
+    assert main(["export", "--store", str(store), "--out", str(tmp_path / "table.csv")]) == 2
+    assert capsys.readouterr().err == f"decaylab: {tmp_path / 'table.csv'} cannot be used: Is a directory\n"
 
 
 @pytest.mark.parametrize("arguments", ["--help", "show fig5", "rules", "rules --json", "list", "train vision --help"])

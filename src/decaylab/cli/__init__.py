@@ -81,7 +81,7 @@ def _said(error: Exception) -> tuple[str, int]:
     if isinstance(error, DecaylabError):
         return str(error), 2
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'a file'} cannot be used: {error.strerror}", 2
+        return f"{error.filename2 or error.filename or 'a file'} cannot be used: {error.strerror}", 2
     return f"unforeseen {type(error).__name__}: {error}; --debug shows where", 1
 
 

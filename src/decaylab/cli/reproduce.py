@@ -11,6 +11,7 @@ from decaylab import experiments
 from decaylab.errors import DecaylabError
 from decaylab.experiments.results import Results
 from decaylab.experiments.spec import RunSpec
+from decaylab.files import require_folder
 from decaylab.runs.device import require_device
 from decaylab.runs.launch import LaunchReport, launch
 from decaylab.runs.queue import Run
@@ -45,6 +46,8 @@ def reproduce(
     """
     if not ids:
         raise DecaylabError("name at least one experiment, such as fig1; `decaylab list` shows them")
+    if workers is not None and workers < 1:
+        raise DecaylabError(f"--workers must be at least 1, not {workers}")
     chosen = [experiments.get(name) for name in (experiments.all_ids() if ids == ("all",) else dict.fromkeys(ids))]
     plans = [(experiment, experiment.runs(budget, seeds)) for experiment in chosen]
     runs: dict[str, Run] = {}
@@ -55,6 +58,7 @@ def reproduce(
     configs = [spec.config for _, plan in plans for spec in plan]
     require_data(configs)
     require_whole(configs)
+    require_folder(out)
     with Store(store) as database:
         # Illustrations such as Fig. 10 are computed when they are drawn.
         report = launch(database.url, list(runs.values()), workers=workers, device=device) if runs else LaunchReport()
