@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from decaylab import models
 from decaylab.errors import DecaylabError
 from decaylab.schedules import Schedule
 from decaylab.train import checkpoint, side_by_side
@@ -160,15 +161,29 @@ def test_a_machine_that_computes_neighbours_differently_trains_each_alone(monkey
     assert set(widths) == {1}
 
 
-def test_the_check_of_the_machine_sees_one_bit():
-    from decaylab.models import Lanes, preact_resnet
-
+def _networks(make, count):
     torch.manual_seed(0)
-    models = [preact_resnet("small", in_channels=1, width=8) for _ in range(3)]
-    batches = [(torch.randn(8, 1, 8, 8), torch.randint(10, (8,))) for _ in models]
-    assert side_by_side._same_as_alone(models, batches)
+    models = [make().to(memory_format=torch.channels_last) for _ in range(count)]
+    return models, [(torch.randn(32, 1, 8, 8), torch.randint(10, (32,))) for _ in models]
 
-    class Off(Lanes):
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: models.preact_resnet("small", in_channels=1, width=8),
+        lambda: models.preact_resnet("small", in_channels=1, width=8, scale_invariant=True, activation="gelu"),
+        lambda: models.vgg_small(in_channels=1, width=8),
+    ],
+    ids=["resnet", "sphere", "vgg"],
+)
+@pytest.mark.parametrize("count", [3, 8])
+def test_the_networks_of_the_figures_are_side_by_side_what_they_are_alone(make, count):
+    """Otherwise they are trained one by one, and slowly: a library that sums in another order shows here."""
+    assert side_by_side._same_as_alone(*_networks(make, count))
+
+
+def test_the_check_of_the_machine_sees_one_bit():
+    class Off(models.Lanes):
         def backward(self, losses):
             super().backward(losses)
             if len(self.members) == 3:
@@ -176,7 +191,8 @@ def test_the_check_of_the_machine_sees_one_bit():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(side_by_side, "Lanes", Off)
-        assert not side_by_side._same_as_alone(models, batches)
+        make = lambda: models.preact_resnet("small", in_channels=1, width=8)  # noqa: E731
+        assert not side_by_side._same_as_alone(*_networks(make, 3))
 
 
 @pytest.mark.parametrize(

@@ -144,10 +144,11 @@ class _Linear(nn.Module):
     def forward(self, x):
         x_SNI = x.view(len(x), self._num_lanes, -1).transpose(0, 1)
         weight_SIO = self.weight.view(self._num_lanes, -1, x_SNI.shape[-1]).transpose(1, 2)
-        if self.bias is None:
-            y_SNO = torch.bmm(x_SNI, weight_SIO)
-        else:
-            y_SNO = torch.baddbmm(self.bias.view(self._num_lanes, 1, -1), x_SNI, weight_SIO)
+        y_SNO = torch.bmm(x_SNI, weight_SIO)
+        if self.bias is not None:
+            # As a product with ones: a broadcast's gradient is a sum whose order depends on the number of lanes.
+            ones_SN1 = x_SNI.new_ones(()).expand(*x_SNI.shape[:2], 1)
+            y_SNO = torch.baddbmm(y_SNO, ones_SN1, self.bias.view(self._num_lanes, 1, -1))
         return y_SNO.transpose(0, 1).flatten(1)
 
 

@@ -88,13 +88,16 @@ def _gradients(lanes: Lanes, batches: Sequence[Batch]) -> Tensor:
 
 
 def _same_as_alone(models: Sequence[nn.Module], batches: Sequence[Batch]) -> bool:
-    """Whether this machine computes the same gradients, bit for bit, for networks side by side and for each alone."""
+    """Whether this machine computes the same bits for networks side by side and for each alone: losses, gradients."""
     side_by_side = copy.deepcopy(list(models))
-    _gradients(Lanes(side_by_side), batches)
-    for model, beside, batch in zip(models, side_by_side, batches, strict=True):
+    losses = _gradients(Lanes(side_by_side), batches)
+    for lane, (model, beside, batch) in enumerate(zip(models, side_by_side, batches, strict=True)):
         alone = copy.deepcopy(model)
-        _gradients(Lanes([alone]), [batch])
-        for one, other in zip(alone.parameters(), beside.parameters(), strict=True):
-            if one.grad is not None and other.grad is not None and not torch.equal(one.grad, other.grad):
-                return False
+        pairs = [(_gradients(Lanes([alone]), [batch])[0], losses[lane])]
+        pairs += zip(alone.buffers(), beside.buffers(), strict=True)
+        pairs += (
+            (p.grad, q.grad) for p, q in zip(alone.parameters(), beside.parameters(), strict=True) if p.requires_grad
+        )
+        if not all(torch.equal(one, other) for one, other in pairs):
+            return False
     return True
