@@ -95,9 +95,11 @@ def _same_as_alone(models: Sequence[nn.Module], batches: Sequence[Batch]) -> boo
         alone = copy.deepcopy(model)
         pairs = [(_gradients(Lanes([alone]), [batch])[0], losses[lane])]
         pairs += zip(alone.buffers(), beside.buffers(), strict=True)
-        pairs += (
-            (p.grad, q.grad) for p, q in zip(alone.parameters(), beside.parameters(), strict=True) if p.requires_grad
-        )
+        pairs += zip(_gradients_of(alone), _gradients_of(beside), strict=True)
         if not all(torch.equal(one, other) for one, other in pairs):
             return False
     return True
+
+
+def _gradients_of(model: nn.Module) -> Iterator[Tensor]:
+    return (p.grad for p in model.parameters() if p.grad is not None)
