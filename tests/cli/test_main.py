@@ -183,7 +183,7 @@ def test_a_snapshot_that_is_not_there_enters_no_run(tmp_path, capsys):
         assert len(database.rows()) == 1
 
 
-@pytest.mark.parametrize("content", ["[1]", '"x"', "null", '{"config": 3}', '{"runs": [{"config": null}]}'])
+@pytest.mark.parametrize("content", ["[]", '{"runs": []}', "[1]", '"x"', "null", '{"config": 3}', '{"runs": [{"config": null}]}'])
 def test_a_file_without_a_run(content, tmp_path, capsys):
     file = tmp_path / "run.json"
     file.write_text(content)
@@ -197,7 +197,7 @@ def test_unknown_setting_in_a_file(tmp_path, capsys):
     file = tmp_path / "run.json"
     file.write_text(json.dumps({"kind": "vision", "optimizer": {"lrr": 1}}))
     assert main(["train", "vision", "--config", str(file)]) == 2
-    assert "optimizer.lr" in capsys.readouterr().err
+    assert f"{file}: unknown setting 'optimizer.lrr'; did you mean 'optimizer.lr'" in capsys.readouterr().err
     file.write_text("{")
     assert main(["train", "vision", "--config", str(file)]) == 2
     assert "not JSON" in capsys.readouterr().err

@@ -67,6 +67,8 @@ def test_left_out_settings_come_from_the_kind_of_run():
         ({"kind": "vision", "optimizer": {"lrr": 1}}, ["optimizer.lrr", "optimizer.lr"]),
         ({"kind": "vision", "epochz": 1}, ["epochz", "epochs"]),
         ({"kind": "sound"}, ["vision", "sound"]),
+        ({"kind": ["vision"]}, ["vision", "language"]),
+        ({"kind": "language", "data": {"corpus": "folder:a\0b"}}, ["data.corpus", "zero character"]),
         ({"kind": "vision", "data": {"dataset": "cifar11"}}, ["data.dataset", "cifar10"]),
         ({"kind": "vision", "epochs": "many"}, ["epochs", "int"]),
         ({"kind": "vision", "epochs": True}, ["epochs", "int"]),

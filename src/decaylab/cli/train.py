@@ -190,14 +190,13 @@ def _read(path: Path, pick: str | None) -> AnyRun:
         raise DecaylabError(f"{path} is not JSON ({error}); expected what `decaylab show ID --json` prints") from None
     runs = content.get("runs") if isinstance(content, dict) else content
     entries = runs if isinstance(runs, list) else [content]
-    if not all(isinstance(entry, dict) and isinstance(entry.get("config", entry), dict) for entry in entries):
+    if not entries or not all(isinstance(e, dict) and isinstance(e.get("config", e), dict) for e in entries):
         raise DecaylabError(f"{path} holds no run; expected what `decaylab show ID --json` prints")
-    if not isinstance(runs, list):
-        return from_dict(content.get("config", content))
-    by_id = {str(run.get("id", run_id(from_dict(run.get("config", run))))): run for run in runs}
-    if pick is None and len(by_id) != 1:
-        raise DecaylabError(
-            f"{path} holds {len(by_id)} runs: choose one with --pick ID, such as {next(iter(by_id), '')}"
-        )
-    run = by_id[whole_id(pick, by_id)] if pick is not None else next(iter(by_id.values()))
-    return from_dict(run.get("config", run))
+    try:
+        by_id = {str(run.get("id") or run_id(from_dict(run.get("config", run)))): run for run in entries}
+        if pick is None and len(by_id) > 1:
+            raise DecaylabError(f"it holds {len(by_id)} runs: choose one with --pick ID, such as {next(iter(by_id))}")
+        run = by_id[whole_id(pick, by_id)] if pick is not None else next(iter(by_id.values()))
+        return from_dict(run.get("config", run))
+    except DecaylabError as error:
+        raise DecaylabError(f"{path}: {error}") from error

@@ -357,7 +357,7 @@ def from_dict(content: dict[str, Any]) -> AnyRun:
     """
     content = dict(content)
     name = content.pop("kind", None)
-    if name not in KINDS:
+    if not isinstance(name, str) or name not in KINDS:
         raise DecaylabError(f'a run needs "kind": "vision" or "language", not {name!r}')
     written = content.pop("format", FORMAT)
     if written != FORMAT:

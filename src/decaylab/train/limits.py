@@ -166,6 +166,9 @@ def _check_language(config: LanguageRun) -> None:
         raise DecaylabError(f"width {config.model.width} is not a multiple of num_heads {config.model.num_heads}")
     if not config.evaluation.temperature >= 0:
         raise DecaylabError(f"evaluation.temperature must not be negative, it is {config.evaluation.temperature}")
+    for name, path in (("evaluation.text_file", config.evaluation.text_file), ("data.corpus", config.data.corpus)):
+        if path is not None and "\0" in path:
+            raise DecaylabError(f"{name} has a zero character, which no file's name has")
     prompt = config.evaluation.prompt
     if prompt == "":
         raise DecaylabError("evaluation.prompt is empty: give at least one character, or leave it out")
