@@ -48,6 +48,50 @@ def test_theirs_loads_in_ours(tied, tmp_path):
         torch.testing.assert_close(load(tmp_path).eval()(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-4)
 
 
+def test_older_and_larger_checkpoints_load(tmp_path):
+    """A checkpoint in parts, and the ``.bin`` of earlier versions, whole and in parts."""
+    torch.manual_seed(2)
+    shape = {"vocab_size": 50, "n_positions": 16, "n_embd": 8, "n_layer": 2, "n_head": 2}
+    theirs = _noisy(transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape)))
+    tokens = torch.randint(50, (2, 10))
+    with torch.no_grad():
+        expected = theirs(tokens).logits
+    theirs.save_pretrained(tmp_path / "parts", max_shard_size="2KB")
+    assert len(list((tmp_path / "parts").glob("model-*.safetensors"))) > 1
+    states = theirs.state_dict()
+    names = sorted(states)
+    for folder, files in (("bin", [names]), ("bins", [names[:9], names[9:]])):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text((tmp_path / "parts" / "config.json").read_text())
+        if len(files) == 1:
+            torch.save(states, tmp_path / folder / "pytorch_model.bin")
+            continue
+        places = {}
+        for number, part in enumerate(files, start=1):
+            places |= dict.fromkeys(part, f"pytorch_model-{number}-of-2.bin")
+            torch.save({n: states[n] for n in part}, tmp_path / folder / f"pytorch_model-{number}-of-2.bin")
+        (tmp_path / folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
+    for folder in ("parts", "bin", "bins"):
+        with torch.no_grad():
+            torch.testing.assert_close(load(tmp_path / folder).eval()(tokens), expected, rtol=1e-4, atol=1e-4)
+    (tmp_path / "bins" / "pytorch_model-2-of-2.bin").unlink()
+    with pytest.raises(DecaylabError, match=r"2-of-2\.bin is missing"):
+        load(tmp_path / "bins")
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (exec, ("raise SystemExit('executed')",))
+
+    write(GPT(**SHAPE), tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"transformer.wte.weight": Trap()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(DecaylabError, match="more than tensors") as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_what_cannot_cross_is_refused(tmp_path):
     with pytest.raises(DecaylabError, match="ln_"):
         write(GPT(**SHAPE, branch_norm=True), tmp_path)

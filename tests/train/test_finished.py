@@ -127,6 +127,17 @@ def test_convert_and_start_from_it(trained, tmp_path, capsys):
         assert "\n" not in str(caught.value)
 
 
+def test_a_converted_model_completes_text_in_transformers(trained, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    assert main(["convert", str(trained[2]), "--to", str(tmp_path)]) == 0
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path)
+    model, tokenizer = load_finished(trained[2])
+    assert theirs.config.eos_token_id == tokenizer.end_of_text < theirs.config.vocab_size
+    ids = torch.tensor([[int(i) for part in tokenizer.encode_documents([b"def f"]) for i in part]])
+    said = theirs.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0)
+    assert tokenizer.decode(said[0].tolist()) == complete(model, tokenizer, "def f", num_tokens=8, temperature=0)
+
+
 def test_published_checkpoints_load_and_complete(tmp_path):
     transformers = pytest.importorskip("transformers")
     shape = {"n_positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 2}

@@ -1,7 +1,8 @@
 """GPT-2 checkpoints in the format of the transformers library: read into our model, and written from it.
 
-Only files are exchanged, ``config.json`` and ``model.safetensors``; the library itself is not needed. Its linear maps
-of GPT-2 are stored transposed, and it always has biases: a model without them is written with zeros.
+Only files are exchanged, ``config.json`` and ``model.safetensors``; the library itself is not needed. Read are also the
+parts of a large checkpoint and the older ``pytorch_model.bin``, of which nothing is executed. Its linear maps of GPT-2
+are stored transposed, and it always has biases: a model without them is written with zeros.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,6 +22,7 @@ from decaylab.models.gpt2 import GPT
 _ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}
 _FROM_THEIRS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 _TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+_FILES = ("model.safetensors", "pytorch_model.bin")
 # Causal masks that older checkpoints carry along.
 _MASKS = (".attn.bias", ".attn.masked_bias")
 
@@ -30,7 +31,8 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a GPT-2 checkpoint.
 
     Args:
-        folder: With ``config.json`` and ``model.safetensors``, as ``save_pretrained`` writes them.
+        folder: With ``config.json`` and the weights, as ``save_pretrained`` writes them: whole or in parts, as
+            safetensors or as a ``.bin`` of torch.
 
     Returns:
         Keyword arguments of :class:`decaylab.models.GPT`, and its parameters by name in float32.
@@ -45,13 +47,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise DecaylabError(f"{folder} holds {what}; only GPT-2 with {', '.join(_FROM_THEIRS)} can be read")
     if not config.get("scale_attn_weights", True) or config.get("scale_attn_by_inverse_layer_idx", False):
         raise DecaylabError(f"{folder} scales its attention in another way than GPT-2: it cannot be read")
-    path = folder / "model.safetensors"
-    try:
-        theirs = load_file(path)
-    except FileNotFoundError:
-        raise DecaylabError(f"{path} is missing; expected a checkpoint saved by transformers as safetensors") from None
-    except (SafetensorError, OSError) as error:
-        raise DecaylabError(f"{path} is damaged ({error}); expected a safetensors file") from None
+    theirs = _weights(folder)
     tensors = {}
     for name, tensor in theirs.items():
         if name.endswith(_MASKS):
@@ -91,12 +87,13 @@ def load(folder: Path) -> GPT:
     return model
 
 
-def write(model: GPT, folder: Path) -> None:
+def write(model: GPT, folder: Path, *, end_of_text: int | None = None) -> None:
     """Write a model so that ``GPT2LMHeadModel.from_pretrained(folder)`` computes the same logits.
 
     Args:
         model: Ours; on any device, in any precision (float32 is written).
         folder: Where to; files of the same names are replaced, each in one step.
+        end_of_text: Id of the token between two texts, at which ``generate`` stops; none by default.
 
     Raises:
         DecaylabError: The model has normalised branches, queries or keys, which GPT-2 has not.
@@ -129,6 +126,9 @@ def write(model: GPT, folder: Path) -> None:
         "embd_pdrop": model.dropout,
         "attn_pdrop": model.dropout,
         "torch_dtype": "float32",
+        # Left out they would be GPT-2's own, 50256, which another vocabulary may not have.
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
     }
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / "model.safetensors") as temporary:
@@ -144,6 +144,33 @@ def _activation_table() -> dict[str, Any]:
     from decaylab.models import gpt2
 
     return gpt2._ACTIVATIONS
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    """Read every tensor of a checkpoint, from one file or from the files that its index names."""
+    for name in _FILES:
+        if (folder / name).exists():
+            return _tensors(folder / name)
+        index = folder / f"{name}.index.json"
+        if index.exists():
+            try:
+                parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            except (ValueError, KeyError, AttributeError):
+                raise DecaylabError(f"{index} is damaged; expected the names of a checkpoint's files") from None
+            return {name: tensor for part in parts for name, tensor in _tensors(folder / Path(part).name).items()}
+    raise DecaylabError(f"{folder} has neither {_FILES[0]} nor {_FILES[1]}; expected a checkpoint of transformers")
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError:
+        raise DecaylabError(f"{path} is missing; the index beside it names it") from None
+    except Exception as error:  # torch raises many kinds for a damaged archive; all mean the same to the reader
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DecaylabError(f"{path} is damaged, or holds more than tensors ({line})") from None
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -77,5 +77,6 @@ def convert(folder: Path, target: Path, *, weights: str = "iterate") -> None:
     Raises:
         DecaylabError: See :func:`load_finished`; or the model has norms that GPT-2 has not.
     """
-    model: Any = load_finished(folder, weights=weights)[0]
-    transformers_format.write(model, target)
+    loaded = load_finished(folder, weights=weights)
+    model: Any = loaded[0]
+    transformers_format.write(model, target, end_of_text=loaded[1].end_of_text)
