@@ -183,7 +183,9 @@ def test_a_snapshot_that_is_not_there_enters_no_run(tmp_path, capsys):
         assert len(database.rows()) == 1
 
 
-@pytest.mark.parametrize("content", ["[]", '{"runs": []}', "[1]", '"x"', "null", '{"config": 3}', '{"runs": [{"config": null}]}'])
+@pytest.mark.parametrize(
+    "content", ["[]", '{"runs": []}', "[1]", '"x"', "null", '{"config": 3}', '{"runs": [{"config": null}]}']
+)
 def test_a_file_without_a_run(content, tmp_path, capsys):
     file = tmp_path / "run.json"
     file.write_text(content)

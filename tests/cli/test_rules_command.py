@@ -43,3 +43,6 @@ def test_mistakes(capsys, tmp_path):
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     assert main(["rules", "--markdown", "--costs", str(tmp_path / "bad.csv")]) == 2
     assert "is not a table of costs" in capsys.readouterr().err
+    (tmp_path / "bad.csv").write_bytes(b"rule,\xff\x00")
+    assert main(["rules", "--markdown", "--costs", str(tmp_path / "bad.csv")]) == 2
+    assert "is not a table of costs" in capsys.readouterr().err

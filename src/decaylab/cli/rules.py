@@ -50,6 +50,8 @@ def _read(path: Path) -> list[dict[str, str]]:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise DecaylabError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error):
+        rows = []
     if not rows or set(rows[0]) != {"rule", "ratio", "step_ms", "torch_ms"}:
         raise DecaylabError(f"{path} is not a table of costs: write it with benchmarks/decay_step.py --out {path}")
     return rows
