@@ -19,12 +19,16 @@ def pair():
 
 def wrong():
     return 3
+
+def fails():
+    raise RuntimeError("of its own")
 """
 
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     (tmp_path / "own_audited_network.py").write_text(OWN)
+    (tmp_path / "no_syntax.py").write_text("def (")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     return "own_audited_network"
@@ -59,6 +63,8 @@ def test_own_model_with_optimizer_warns(own, capsys):
         (["--load", "own_audited_network:modle"], "did you mean 'model'"),
         (["--load", "own_audited_network:wrong"], "a model or (model, optimizer) is needed"),
         (["--load", "torch.nn:Linear"], "without arguments"),
+        (["--load", "own_audited_network:fails"], "failed: RuntimeError: of its own; --debug shows where"),
+        (["--load", "no_syntax:model"], "no_syntax cannot be imported: SyntaxError"),
         (["vgg_small", "--roles", "x"], "name=role"),
         (["vgg_small", "--decay", "matrixes"], "did you mean 'matrix'"),
     ],

@@ -21,6 +21,8 @@ from decaylab.errors import DecaylabError
         (["train", "language", "--weight_decay", "1"], ["'--weight_decay'", "did you mean --decay.weight-decay?"]),
         (["list", "--zzz"], ["unknown option '--zzz'", "known: --store, --json"]),
         (["show"], ["decaylab show needs ID", "`decaylab show --help`"]),
+        (["conformance"], ["decaylab conformance needs TARGET"]),
+        (["sample"], ["decaylab sample needs MODEL"]),
         (["explain"], ["needs --lr FLOAT and --weight-decay FLOAT"]),
         (["explain", "--lr", "1", "--weigth-decay", "1"], ["did you mean --weight-decay?"]),
         (["show", "fig1", "fig2"], ["'fig2' is one word too many for `decaylab show`"]),

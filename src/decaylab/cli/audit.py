@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import json as json_format
 from collections.abc import Callable
 from typing import Annotated, Any, cast
 
 import tyro
 
-from decaylab.cli.target import load as load_target
+from decaylab.cli.target import built
 from decaylab.errors import DecaylabError, unknown
 
 
@@ -63,13 +62,7 @@ def _loaded(target: str) -> tuple[Any, Any]:
     from torch import nn
     from torch.optim import Optimizer
 
-    found = load_target(target)
-    if callable(found) and not isinstance(found, nn.Module):
-        try:
-            inspect.signature(found).bind()
-        except TypeError as error:
-            raise DecaylabError(f"{target} must be callable without arguments: {error}") from error
-        found = found()
+    found = built(target)
     model, optimizer = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     if not isinstance(model, nn.Module) or not isinstance(optimizer, Optimizer | None):
         raise DecaylabError(f"{target} gave {type(found).__name__}: a model or (model, optimizer) is needed")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def conformance(
-    target: Annotated[str, tyro.conf.Positional],
+    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")],
     /,
     *,
     kwargs: tuple[str, ...] = (),

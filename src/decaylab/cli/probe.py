@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from decaylab.cli.target import load as load_target
+from decaylab.cli.target import built
 from decaylab.errors import DecaylabError
 from decaylab.probes.table import PROBES, rows
 from decaylab.runs.device import require_device
@@ -90,13 +89,7 @@ def _loaded(target: str, weights: Path | None, device: str) -> _Subject:
 
     from decaylab.train.checkpoint import load_model_tensors
 
-    found = load_target(target)
-    if callable(found) and not isinstance(found, nn.Module):
-        try:
-            inspect.signature(found).bind()
-        except TypeError as error:
-            raise DecaylabError(f"{target} must be callable without arguments: {error}") from error
-        found = found()
+    found = built(target)
     if isinstance(found, Mapping):
         strange = set(found) - {"model", "loss_fn", "batches", "optimizer"}
         if strange or "model" not in found:

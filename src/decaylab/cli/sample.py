@@ -16,7 +16,7 @@ _SHOWN = 10
 
 
 def sample(
-    model: Annotated[str, tyro.conf.Positional],
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
     prompt: str = "\n",
     tokens: int = 100,
     temperature: float = 0.8,
@@ -64,7 +64,7 @@ def warn_of_lost(characters: str) -> None:
 
 
 def convert(
-    model: Annotated[str, tyro.conf.Positional],
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
     to: Path,
     weights: str = "iterate",
     store: str | None = None,
