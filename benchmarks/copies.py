@@ -1,8 +1,9 @@
 """What does it save to train fine-tuned copies side by side, as in Figures 2 and 3, instead of one after another?
 
 One parent of the small residual network writes snapshots; its copies are then trained through the launcher by one
-worker and by as many as the launcher chooses for the machine, in interleaved repetitions, starting the processes
-included. The copies are the same runs, so their results are compared too: side by side changes no bit.
+worker, each by itself, and as the launcher chooses for the machine: by several workers, several copies in each, in
+interleaved repetitions, starting the processes included. The copies are the same runs, so their results are compared
+too: side by side changes no bit.
 
     python benchmarks/copies.py [--copies 8] [--epochs 40] [--repeats 3]
 """
@@ -33,11 +34,13 @@ def family(copies: int, epochs: int) -> tuple[list[RunSpec], list[RunSpec]]:
     return parents, fine_tuned_copies(recipe, parents)
 
 
-def train(specs: Sequence[RunSpec], store: Path, workers: int | None) -> float:
+def train(specs: Sequence[RunSpec], store: Path, *, side_by_side: bool) -> float:
     """Train runs and return the seconds it took."""
     runs = [Run.of(spec.config) for spec in specs]
+    if not side_by_side:
+        runs = [replace(run, company=None) for run in runs]
     began = time.perf_counter()
-    report = launch(str(store), runs, workers=workers, progress=False)
+    report = launch(str(store), runs, workers=None if side_by_side else 1, progress=False)
     assert len(report.done) == len(specs), report
     return time.perf_counter() - began
 
@@ -49,16 +52,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     parents, copies = family(arguments.copies, arguments.epochs)
-    ways = {"one after another": 1, "side by side": None}
+    ways = {"one after another": False, "side by side": True}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     losses = []
     with tempfile.TemporaryDirectory() as folder:
         for repeat in range(arguments.repeats):
-            for name, workers in ways.items():
+            for name, side_by_side in ways.items():
                 store = Path(folder) / f"{name} {repeat}" / "runs.db"
                 store.parent.mkdir()
-                train(parents, store, 1)
-                seconds[name].append(train(copies, store, workers))
+                train(parents, store, side_by_side=False)
+                seconds[name].append(train(copies, store, side_by_side=side_by_side))
                 with Store(store) as database:
                     losses.append(database.table([spec.id for spec in copies], ["train/loss"]).value.tolist())
     assert all(one == losses[0] for one in losses), "the copies differ"
