@@ -8,9 +8,10 @@ from torch import nn
 
 from decaylab.cli import main
 from decaylab.probes import PROBES, measure
+from decaylab.runs.store import Store
 from decaylab.train import checkpoint
 from decaylab.train.build import stepper
-from decaylab.train.config import Decay, Optimizer, VisionData, VisionModel, VisionRun
+from decaylab.train.config import Decay, Optimizer, VisionData, VisionModel, VisionRun, run_id, to_dict
 from decaylab.train.distributed import Processes
 from decaylab.train.tasks import build_task
 
@@ -79,7 +80,11 @@ def test_mistakes_in_one_line(own_module, tmp_path, capsys):
         ([tmp_path / "bad.safetensors", "--load", "mine:model"], "cannot be read as weights"),
         ([tmp_path / "code.pt", "--load", "mine:model"], "refused"),
         ([tmp_path / "none.pt", "--load", "mine:model"], "there is no file"),
-        ([tmp_path / "nowhere"], "there is no checkpoint"),
+        ([tmp_path / "nowhere"], "there is no folder"),
+        ([tmp_path], "there are no weights in"),
+        ([tmp_path / "bad.safetensors"], "is a file: give a run's id"),
+        (["--load", "mine:model", "--points", "0"], "--points must be at least 1"),
+        (["--load", "mine:model", "--seed", 2**70], "--seed below 2^63"),
         (["--load", "mine:model", "--device", "abacus"], "auto, cpu, cuda, cuda:N"),
     ]:
         assert main(["probe", *map(str, arguments)]) == 2
@@ -112,3 +117,21 @@ def test_a_checkpoint_of_a_run_here(tmp_path, capsys):
     assert "it has iterate, ema0.9" in capsys.readouterr().err
     assert main(["probe", str(tmp_path / "snapshot-5"), "--probes", "effective_lr"]) == 2
     assert "holds no optimizer state" in capsys.readouterr().err
+
+
+def test_a_run_is_named_by_the_beginning_of_its_id(tmp_path, capsys):
+    config = VisionRun(data=VisionData(train_size=64), model=VisionModel(width=4, blocks=1))
+    task = build_task(config, torch.device("cpu"), Processes())
+    with Store(tmp_path / "runs.db") as store:
+        store.add(run_id(config), to_dict(config), kind="vision")
+        folder = store.folder(run_id(config))
+    arguments = ["probe", run_id(config)[:6], "--store", str(tmp_path / "runs.db")]
+    assert main(arguments) == 2
+    assert f"there are no weights in {folder}: a run keeps them with" in capsys.readouterr().err
+    for step, factor in ((9, 1), (10, 2)):
+        tensors = {name: factor * tensor for name, tensor in checkpoint.model_tensors(task.model).items()}
+        checkpoint.save(folder / f"snapshot-{step}", config, tensors, {"averages": {}})
+    norm = float(torch.cat([p.detach().reshape(-1) for p in task.model.parameters()]).norm())
+    assert _json(capsys, *arguments[1:])["weights/norm"] == pytest.approx(2 * norm, rel=1e-6)  # the latest
+    assert main(["sample", *arguments[1:]]) == 2
+    assert "is a vision run: name a language run" in capsys.readouterr().err

@@ -42,6 +42,7 @@ def test_of_many_characters_a_few_are_named(capsys):
         (["--prompt", "\udce9"], "--prompt is not text in UTF-8"),
         (["--temperature", "nan"], "--temperature must not be negative"),
         (["--top-k", "0"], "--top-k must be at least 1"),
+        (["--seed", str(2**70)], "--seed must be below 2^63"),
         (["--weights", "ema0.9"], "no average 'ema0.9'"),
     ],
 )

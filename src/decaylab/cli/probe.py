@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from decaylab.cli.run_folder import run_folder
 from decaylab.cli.target import built
 from decaylab.errors import DecaylabError
 from decaylab.probes.table import PROBES, rows
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def probe(
-    checkpoint: Annotated[Path | None, tyro.conf.Positional] = None,
+    checkpoint: Annotated[str | None, tyro.conf.Positional] = None,
     /,
     *,
     probes: tuple[str, ...] = ("norms",),
@@ -31,13 +32,15 @@ def probe(
     points: int = 1000,
     device: str = "auto",
     seed: int = 0,
+    store: str | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
     """Measure a model by itself. Without a checkpoint and without --load: list the probes.
 
     Args:
-        checkpoint: A checkpoint or snapshot folder of a run here; with --load a file of weights for that model
-            (.safetensors, or one of torch.save, which is read without executing anything).
+        checkpoint: A run's id, or the first characters of it, or its folder: its latest weights are measured; or the
+            folder of one checkpoint or snapshot. With --load a file of weights for that model (.safetensors, or one of
+            torch.save, which is read without executing anything).
         probes: What to measure; every key that comes out is explained in the docs.
         load: Your own model, as package.module:function. The function takes no arguments and returns a model, a pair
             (model, optimizer), or a dict with model and any of loss_fn, batches, optimizer. loss_fn(model, batch) is
@@ -46,14 +49,20 @@ def probe(
         points: Training points for probes that run the model of a checkpoint.
         device: auto, cpu, cuda, cuda:N or mps.
         seed: Seed of probes that draw random vectors.
+        store: Where the run is. Default: runs.db in the platform's data folder.
         as_json: Print JSON instead of a table.
     """
     if checkpoint is None and load is None:
         _print_probes(as_json)
         return
     chosen = rows(probes)
-    needs = frozenset().union(*(row.needs for row in chosen))
-    subject = _loaded(load, checkpoint, device) if load is not None else _trained(checkpoint, at, points, device, needs)
+    if points < 1 or not -(2**63) <= seed < 2**63:
+        raise DecaylabError("--points must be at least 1, and --seed below 2^63")
+    if load is not None:
+        subject = _loaded(load, None if checkpoint is None else Path(checkpoint), device)
+    else:
+        needs = frozenset().union(*(row.needs for row in chosen))
+        subject = _trained(run_folder(str(checkpoint), store), at, points, device, needs)
 
     from decaylab.probes import measure
 
@@ -128,13 +137,17 @@ def _weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _trained(folder: Path | None, at: str, points: int, device: str, needs: frozenset[str]) -> _Subject:
+def _trained(folder: Path, at: str, points: int, device: str, needs: frozenset[str]) -> _Subject:
     from decaylab.train.build import stepper
     from decaylab.train.checkpoint import load_config, load_model_tensors, load_state, load_weights
     from decaylab.train.distributed import Processes
+    from decaylab.train.finished import newest_weights
     from decaylab.train.tasks import build_task
 
-    assert folder is not None
+    try:
+        folder = newest_weights(folder)
+    except DecaylabError as error:
+        raise DecaylabError(f"there are no weights in {folder}: a run keeps them with --snapshots-every") from error
     config = load_config(folder)
     place = _device(device)
     task = build_task(config, place, Processes(device=str(place)))

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from decaylab.cli.run_folder import run_folder
 from decaylab.errors import DecaylabError
-from decaylab.runs.naming import whole_id
-from decaylab.runs.store import Store
 
 _SHOWN = 10
 
@@ -43,9 +42,11 @@ def sample(
     """
     if tokens < 0 or not temperature >= 0 or (top_k is not None and top_k < 1):
         raise DecaylabError("--tokens and --temperature must not be negative, and --top-k must be at least 1")
+    if not -(2**63) <= seed < 2**63:
+        raise DecaylabError(f"--seed must be below 2^63, not {seed}")
     if any("\ud800" <= character <= "\udfff" for character in prompt):
         raise DecaylabError("--prompt is not text in UTF-8: convert it")
-    folder = _folder(model, store)
+    folder = run_folder(model, store, kind="language")
     from decaylab.data.tokenizer import lost_characters
     from decaylab.train.finished import load_finished
     from decaylab.train.passage import complete
@@ -77,18 +78,8 @@ def convert(
         weights: iterate, or an average of the run, such as ema0.999.
         store: A path ending in .db or .sqlite, or a postgresql:// URL. Default: runs.db in the platform's data folder.
     """
-    folder = _folder(model, store)
+    folder = run_folder(model, store, kind="language")
     from decaylab.train import finished
 
     finished.convert(folder, to, weights=weights)
     print(f"{to}: config.json and model.safetensors")
-
-
-def _folder(name: str, store: str | None) -> Path:
-    """Return the folder that is named, or that of the run that is named."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    with Store(store, create=False) as database:
-        known = [row.id for row in database.rows()]
-        return database.folder(whole_id(name, known, kind="run or folder"))
