@@ -70,3 +70,24 @@ def test_nothing_that_executes_is_loaded(tmp_path):
 def test_weights_of_another_model_are_refused():
     with pytest.raises(DecaylabError, match="other settings"):
         checkpoint.load_model_tensors(Tied(), {"a.weight": torch.zeros(1)}, "it")
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"[1]", b"\xff\xfe", b'{"kind": "vision", "x": 1}', b'{"kind": "vision", "epochs": 0}']
+)
+def test_damaged_settings_are_named(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(
+        DecaylabError, match=r"config.json is damaged .*; expected the run's settings as JSON"
+    ) as caught:
+        checkpoint.load_config(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_damaged_state_is_named_in_one_short_line(tmp_path):
+    checkpoint.save(tmp_path / "checkpoint-1", LanguageRun(), checkpoint.model_tensors(Tied()), {})
+    path = tmp_path / "checkpoint-1" / "state.pt"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DecaylabError, match=r"state.pt is damaged .*; expected a torch archive: remove") as caught:
+        checkpoint.load_state(tmp_path / "checkpoint-1")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 200 + 2 * len(str(path))

@@ -124,7 +124,7 @@ def load_state(folder: Path, device: torch.device | str = "cpu") -> dict[str, An
     except FileNotFoundError:
         raise DecaylabError(f"there is no checkpoint at {folder}: expected {path.name} in it") from None
     except Exception as error:  # torch raises many kinds for a damaged archive; all mean the same to the reader
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        line = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
         raise DecaylabError(f"{path} is damaged ({line}); expected a torch archive: remove {folder}") from None
 
 
@@ -136,10 +136,13 @@ def load_config(folder: Path) -> AnyRun:
     """
     path = folder / "config.json"
     try:
-        return from_dict(json.loads(path.read_text()))
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("no settings in braces")
+        return from_dict(content)
     except FileNotFoundError:
         raise DecaylabError(f"there is no checkpoint at {folder}: expected {path.name} in it") from None
-    except json.JSONDecodeError as error:
+    except (ValueError, DecaylabError) as error:  # not JSON, not UTF-8, or other settings
         raise DecaylabError(f"{path} is damaged ({error}); expected the run's settings as JSON") from None
 
 
