@@ -36,8 +36,6 @@ from decaylab.train.config import (
     VisionData,
     VisionModel,
     VisionRun,
-    run_id,
-    to_dict,
 )
 
 EPOCHS, TRAIN_SIZE, BESIDE = 200, 256, 4
@@ -115,8 +113,7 @@ def ours(num_runs: int) -> float:
 def sweep() -> float:
     """Train eight runs through the launcher, everything included; returns the seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        configs = [replace(RUN, seed=seed) for seed in range(8)]
-        runs = [Run(id=run_id(c), config=to_dict(c), kind="vision") for c in configs]
+        runs = [Run.of(replace(RUN, seed=seed)) for seed in range(8)]
         began = time.perf_counter()
         report = launch(str(Path(folder) / "runs.db"), runs, progress=False)
         seconds = time.perf_counter() - began
