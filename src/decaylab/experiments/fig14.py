@@ -86,7 +86,7 @@ EXPERIMENT = Experiment(
     recipe={
         "smoke": "Twenty steps of the small network: proves that the path works.",
         "mini": "The branch-normalised GPT of Fig. 5 with decay on its hidden matrices and on its norm gains, beside "
-        "the runs of Fig. 5, in which only the hidden matrices decay.",
+        "the runs of Fig. 5, in which only the hidden matrices decay. Nothing was searched.",
         "paper": "The runs of Fig. 5 with decay on matrices, embeddings and norm gains: with no biases, all "
         f"parameters. Decays {', '.join(f'{d:g}' for ds in _PAPER_DECAYS.values() for d in ds)} as in the authors' "
         "commands (the paper names 0.1 and 0.3); 32 micro-batches a step up to 0.1 and 8 above, again as there. "

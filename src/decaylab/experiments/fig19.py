@@ -85,7 +85,7 @@ EXPERIMENT = Experiment(
     recipe={
         "smoke": "Twenty steps of the small network: proves that the path works.",
         "mini": "The branch-normalised GPT of Fig. 5 without weight decay; the cosine is 1.1, 1.2 and 1.3 times as "
-        "long as the run, the paper's ratios.",
+        "long as the run, the ratios of the authors' commands. Nothing was searched.",
         "paper": "The runs of Fig. 5 without weight decay, with a cosine of 55,000, 60,000 and 65,000 steps, stopped "
         "after 50,000; 8 micro-batches a step, as in the authors' commands. The paper's text names no lengths.",
     },
