@@ -106,6 +106,16 @@ def test_at_zero_decay_nothing_is_refused():
             "unknown place in probes.curvature_at 'ema0.9'; known: iterate",
         ),
         ("vision", {"probes.names": ("hessian_trace",)}, "'hessian_trace' runs the model: it belongs into probes.curv"),
+        (
+            "vision",
+            {"probes.curvature": ("rotation",)},
+            "'rotation' reads a training step: it belongs into probes.names",
+        ),
+        (
+            "vision",
+            {"decay.rule": "rotational", "decay.weight_decay": 0.1, "decay.roles": ("norm", "bias")},
+            "Rotational has no parameter to act on",
+        ),
         ("vision", {"divergence.rise": float("nan")}, "divergence.rise must be finite"),
         ("vision", {"weights": "bfloat16"}, "needs precision = bfloat16 too"),
         ("language", {"weights": "bfloat16", "precision": "float16"}, "not with float16"),

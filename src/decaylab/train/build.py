@@ -101,8 +101,8 @@ def try_out(config: AnyRun) -> None:
         DecaylabError: An unknown role, rule or option, a rule that is not for this optimizer, or one that would take a
             whole weight in one step.
     """
-    decayed_roles(config.decay)
-    weight = nn.Parameter(torch.eye(4))
+    matrices = decayed_roles(config.decay) - {"norm", "bias", "scalar"}
+    weight = nn.Parameter(torch.eye(4) if matrices else torch.ones(4))
     optimizer = _optimizer(config, [{"params": [weight]}], fused=False)
     if config.decay.rule not in LOSS_PENALTIES:
         _attach(config.decay, optimizer, [weight])

@@ -18,7 +18,12 @@ def require_names(config: AnyRun) -> None:
             not take, or no folder of that name.
     """
     try_out(config)
-    rows(config.probes.curvature)
+    for probe in rows(config.probes.curvature):
+        if "optimizer" in probe.needs:
+            raise DecaylabError(
+                f"the probe {probe.name!r} reads a training step: it belongs into probes.names, not into "
+                "probes.curvature"
+            )
     for probe in rows(config.probes.names):
         if "loss" in probe.needs:
             raise DecaylabError(
