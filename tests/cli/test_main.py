@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from decaylab.cli import COMMANDS, main
+from decaylab.runs.launch import LaunchReport
 from decaylab.runs.store import Store
 from decaylab.train.config import LanguageRun, run_id, to_dict
 
@@ -105,7 +106,8 @@ def test_what_nobody_foresaw_has_no_traceback_unless_asked(monkeypatch, capsys):
     [
         (["--out", "FILE/page"], "cannot write into the folder "),
         (["--workers", "0"], "--workers must be at least 1, not 0"),
-        (["--seeds", "0"], "at least one seed is needed"),
+        (["--seeds", "0"], "the number of seeds goes from 1 to 1,000, it cannot be 0"),
+        (["--seeds", "1000000000"], "it cannot be 1000000000"),
     ],
 )
 def test_a_reproduction_that_cannot_end_well_does_not_begin(flags, said, tmp_path, capsys):
@@ -116,6 +118,14 @@ def test_a_reproduction_that_cannot_end_well_does_not_begin(flags, said, tmp_pat
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1 and said in error
     assert not store.exists()
+
+
+def test_an_interruption_says_that_a_page_is_drawn_still(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("decaylab.cli.reproduce.launch", lambda *_, **__: LaunchReport(interrupted=True))
+    monkeypatch.setattr("decaylab.report.build", lambda results, out: out / "index.html")
+    arguments = ["reproduce", "fig1", "--budget", "smoke", "--store", str(tmp_path / "runs.db")]
+    assert main([*arguments, "--out", str(tmp_path)]) == 130
+    assert "drawing the page of what has ended (Ctrl-C again" in capsys.readouterr().err
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path, capsys):

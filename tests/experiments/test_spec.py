@@ -51,7 +51,7 @@ def test_more_or_fewer_seeds(number, seeds):
 def test_unknown_budget_and_no_seeds():
     with pytest.raises(DecaylabError, match="unknown budget of demo 'paper'"):
         experiment().runs("paper")
-    with pytest.raises(DecaylabError, match="at least one seed"):
+    with pytest.raises(DecaylabError, match="number of seeds"):
         experiment().runs("mini", 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -62,6 +63,8 @@ def reproduce(
     with Store(store) as database:
         # Illustrations such as Fig. 10 are computed when they are drawn.
         report = launch(database.url, list(runs.values()), workers=workers, device=device) if runs else LaunchReport()
+        if report.interrupted:
+            print("drawing the page of what has ended (Ctrl-C again to do without)", file=sys.stderr)
         from decaylab.report import build
 
         results = [(e, Results.from_store(plan, database, budget=budget)) for e, plan in plans]

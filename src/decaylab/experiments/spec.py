@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Label = str | float | int
 BUDGETS = ("smoke", "mini", "paper")
+_MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,8 +207,8 @@ class Experiment:
         own = tuple(self.seeds[budget])
         if num_seeds is None:
             return own
-        if num_seeds < 1:
-            raise DecaylabError(f"at least one seed is needed, not {num_seeds}")
+        if not 1 <= num_seeds <= _MOST_SEEDS:
+            raise DecaylabError(f"the number of seeds goes from 1 to {_MOST_SEEDS:,}, it cannot be {num_seeds}")
         return (own + tuple(range(max(own) + 1, max(own) + 1 + num_seeds)))[:num_seeds]
 
     def runs(self, budget: str, num_seeds: int | None = None) -> tuple[RunSpec, ...]:
