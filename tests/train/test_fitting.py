@@ -1,5 +1,7 @@
 """A run that its data or the machine's memory cannot hold is missed before it enters the store."""
 
+import math
+import subprocess
 from dataclasses import replace
 
 import psutil
@@ -148,6 +150,23 @@ def test_the_memory_of_a_machine_has_the_limit_of_its_control_group(monkeypatch,
     assert memory._memory("cpu") == ("this machine", 1000 + swap)
     (tmp_path / "memory.max").write_text("max\n")
     assert memory._memory("cpu")[1] > 2**20
+
+
+def test_the_memory_of_a_gpu_is_asked_for_in_another_process(monkeypatch):
+    asked = []
+
+    def answer(command, **_):
+        asked.append(command[-1])
+        return subprocess.CompletedProcess(command, 0, stdout=said)
+
+    monkeypatch.setattr(memory.subprocess, "run", answer)
+    monkeypatch.setattr(memory.torch.cuda, "device_count", lambda: 2)
+    said = "80000\n"
+    assert memory._memory("auto") == ("GPU 0", 80000)
+    assert memory._memory("cuda:1") == ("GPU 1", 80000)
+    said = ""
+    assert memory._memory("cuda") == ("GPU 0", math.inf)
+    assert "get_device_properties(1)" in asked[1]
 
 
 def test_characters_that_a_tokenizer_does_not_know(run):

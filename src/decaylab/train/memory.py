@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -90,18 +93,21 @@ def _moments(optimizer: Optimizer) -> int:
     return 2 if optimizer.name == "adamw" else 1 if optimizer.momentum else 0
 
 
-def _memory(device: str) -> tuple[str, int]:
-    """Return the name of a device's memory and its size in bytes."""
-    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+def _memory(device: str) -> tuple[str, float]:
+    """Return the name of a device's memory and its size in bytes; without end where nobody can say."""
+    if device.startswith("cuda") or (device == "auto" and torch.cuda.device_count()):
         number = int(device.partition(":")[2] or os.environ.get("LOCAL_RANK", "0"))
-        return f"GPU {number}", int(torch.cuda.get_device_properties(number).total_memory)
+        # A process of its own: a launcher that asks the driver itself would hold a part of the GPU while others train.
+        question = f"import torch; print(torch.cuda.get_device_properties({number}).total_memory)"
+        answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=False).stdout
+        return f"GPU {number}", int(answer) if answer.strip().isdecimal() else math.inf
     total = int(psutil.virtual_memory().total)
     with suppress(OSError, ValueError):  # no control group, or one without a limit
         total = min(total, int(_CGROUP.read_text()))
     return "this machine", total + int(psutil.swap_memory().total)
 
 
-def _written(size: int) -> str:
+def _written(size: float) -> str:
     amount = float(size)
     for unit in ("bytes", "kB", "MB", "GB", "TB", "PB"):
         if amount < 1000:
