@@ -231,3 +231,14 @@ def test_a_wrong_name_is_one_line_and_enters_no_run(tmp_path, capsys, flags, sai
     error = capsys.readouterr().err
     assert len(error.strip().splitlines()) == 1 and said in error
     assert not store.exists()
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_one_of_several_processes_warns_of_a_prompt(rank, lines, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("decaylab.cli.train.train_together", lambda *_, **__: None)
+    small = ["--model.num-layers", "1", "--model.width", "12", "--model.context", "8", "--batch-size", "2"]
+    flags = ["--data.tokenizer", "ascii", "--evaluation.prompt", "né", "--store", str(tmp_path / "runs.db")]
+    assert main(["train", "language", *small, *flags]) == 0
+    assert capsys.readouterr().err.count("does not know 'é'") == lines

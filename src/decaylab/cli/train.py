@@ -135,7 +135,8 @@ def _train(config: AnyRun, where: _Where) -> int:
     run = Run.of(config, tokens=config.batch_size * config.model.context if isinstance(config, LanguageRun) else 0)
     if not has_ended(run.id, where.store):
         require_fit(config, where.device, processes=int(os.environ["WORLD_SIZE"]) if is_torchrun() else 1)
-    warn_of_lost(lost_in_prompt(config))
+    if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes speaks for all
+        warn_of_lost(lost_in_prompt(config))
     if is_torchrun():
         result = train_together(where.store, run, device=where.device, parallel=where.parallel)
         if result is not None:
