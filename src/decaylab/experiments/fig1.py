@@ -118,6 +118,7 @@ def _claims() -> tuple[Claim, ...]:
 
 EXPERIMENT = Experiment(
     id="fig1",
+    version=2,
     title="Training with and without weight decay, at a large and at a small learning rate",
     paper="Fig. 1",
     question="Is it enough to minimise the L2-regularised loss, or does weight decay need the noise of a large "

@@ -39,6 +39,7 @@ def _claims() -> tuple[Claim, ...]:
 
 EXPERIMENT = Experiment(
     id="fig11",
+    version=2,
     title="Loss stabilisation: training cross-entropy with and without weight decay",
     paper="Fig. 11",
     question="While the learning rate is large, does the training loss level off with weight decay and go to zero "

@@ -24,6 +24,7 @@ LATE = mean_over("train/loss", 0.4, 0.5, name="training cross-entropy")
 
 EXPERIMENT = Experiment(
     id="fig12",
+    version=2,
     title="Levels of loss stabilisation at three large learning rates",
     paper="Fig. 12",
     question="While the learning rate is large the training loss stays at a level. Is that level higher the larger the "

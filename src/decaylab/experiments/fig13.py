@@ -43,6 +43,7 @@ def _plan(budget: str, seeds: Sequence[int]) -> list[RunSpec]:
 
 EXPERIMENT = Experiment(
     id="fig13",
+    version=2,
     title="Cosine similarity of the Hessian and the covariance of the gradient noise",
     paper="Fig. 13",
     question="For random directions v, how similar is S v, with S the covariance of single examples' gradients, to "

@@ -56,6 +56,7 @@ COPIED = {**COPIES, "projected": EVERY_STEP}
 
 EXPERIMENT = Experiment(
     id="fig2",
+    version=2,
     title="Training scale-invariant residual networks on the sphere",
     paper="Fig. 2",
     question="With the norm held fixed, weight decay aside, is there a best large learning rate, and does the point "

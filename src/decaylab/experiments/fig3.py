@@ -23,6 +23,7 @@ SMALL, LARGE = {**TRAINED, "rate": "small"}, {**TRAINED, "rate": "large"}
 
 EXPERIMENT = Experiment(
     id="fig3",
+    version=2,
     title="Training residual networks with weight decay and three large learning rates",
     paper="Fig. 3",
     question="The same weight decay with different large learning rates: do networks of the same norm generalise "

@@ -36,6 +36,7 @@ def _late_trace(place: str) -> Quantity:
 
 EXPERIMENT = Experiment(
     id="fig8",
+    version=2,
     title="Trace of the Hessian at the iterate and at moving averages",
     paper="Fig. 8",
     question="The paper reports that the order by learning rate supports its conjecture at the iterate and at a short "

@@ -25,6 +25,7 @@ def _of_the_average(key: str, name: str) -> Quantity:
 
 EXPERIMENT = Experiment(
     id="fig9",
+    version=2,
     title="Norm of the Jacobian of the outputs with respect to the weights",
     paper="Fig. 9",
     question="Where the trace of the Hessian does not fit the paper's conjecture (Fig. 8), does the Frobenius norm of "

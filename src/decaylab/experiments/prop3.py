@@ -84,6 +84,7 @@ def _ratio(results: Results) -> pd.DataFrame:
 
 EXPERIMENT = Experiment(
     id="prop3",
+    version=2,
     title="Variance of the gradient noise against the training loss",
     paper="Prop. 3",
     question="The paper's argument needs gradient noise whose variance is proportional to the training loss. It proves "
