@@ -28,6 +28,17 @@ SMALL = trained_only(BRANCH_NORMALISED)
 DIGITS = "%.4g"
 
 
+def fig5() -> Iterator[RunSpec]:
+    """Yield which network profits from decay, and which learning rate would be the best without."""
+    networks = {"plain": (False, False), "branch norm": (True, False), "q/k norm": (False, True), "both": (True, True)}
+    axes = {("model.branch_norm", "model.qk_norm"): networks, "decay.weight_decay": (0.0, 0.3), "seed": (0, 1, 2)}
+    yield from grid(SMALL, axes, names={("model.branch_norm", "model.qk_norm"): "network"}, labels={"lr": 6e-3})
+    for name, norms in (("plain", False), ("both", True)):
+        base = replace(SMALL, model=replace(SMALL.model, branch_norm=norms, qk_norm=norms))
+        rates = {"optimizer.lr": (1e-2, 3e-2, 1e-1), "seed": (0, 1, 2)}
+        yield from grid(base, rates, labels={"network": name, "wd": 0.0})
+
+
 def fig7_search() -> Iterator[RunSpec]:
     """Yield where bfloat16 diverges and float32 does not, which decay prevents it, and whether a run comes back."""
     seeds = (0, 1, 2, 3)
@@ -70,7 +81,7 @@ def fig20() -> Iterator[RunSpec]:
     yield from grid(base, {"optimizer.lr": (1e-3, 2e-3, 4e-3, 1e-2, 3e-2, 1e-1), "seed": (0, 1, 2)})
 
 
-SEARCHES = {"fig7": fig7_search, "fig15": fig15, "fig16": fig16, "fig20": fig20}
+SEARCHES = {"fig5": fig5, "fig7": fig7_search, "fig15": fig15, "fig16": fig16, "fig20": fig20}
 
 
 def table(specs: Sequence[RunSpec], rows: dict[str, RunRow]) -> pd.DataFrame:
@@ -103,7 +114,7 @@ def _losses(by_seed: dict[object, RunRow]) -> dict[object, float]:
 
 
 def main(
-    search: tyro.conf.Positional[Literal["fig7", "fig15", "fig16", "fig20"]],
+    search: tyro.conf.Positional[Literal["fig5", "fig7", "fig15", "fig16", "fig20"]],
     store: str = "search.db",
     out: Path | None = None,
     workers: int | None = None,

@@ -52,7 +52,7 @@ def test_the_tables_are_those_of_the_script(name):
     assert made[settings].equals(kept[settings])
 
 
-@pytest.mark.parametrize("name", ["fig15", "fig16", "fig20"])
+@pytest.mark.parametrize("name", ["fig5", "fig15", "fig16", "fig20"])
 def test_searches_leave_the_seeds_of_the_figure_alone(name):
     seeds = {spec.labels["seed"] for spec in SCRIPT["SEARCHES"][name]()}
     assert not seeds & set(experiments.get(name).seeds["mini"])
@@ -88,6 +88,23 @@ def test_fig7_says_what_its_table_says():
     assert f"0.01 to 0.1 to {some['lowest'].min():.2f} to {some['highest'].max():.2f}" in recipe
     exact = _row(table, lr=1.0, precision="float32", wd=0.0)
     assert f"decay has {exact['lowest']:.2f} to {exact['highest']:.2f} on seeds" in recipe
+
+
+def test_fig5_says_what_its_table_says():
+    table, recipe = _table("fig5"), _recipe("fig5")
+
+    def differences(network):
+        row = _row(table, network=network, lr=6e-3, wd=0.3)
+        return [float(d) for d in row["minus no decay"].split()]
+
+    both = differences("both")
+    assert max(both + differences("branch norm")) < 0 < min(differences("q/k norm") + differences("plain"))
+    assert f"with q and k too by {-max(both):.3f} to {-min(both):.3f} nats" in recipe
+    rates = table[(table["network"] == "both") & (table["wd"] == 0.0)].set_index("lr")["mean"]
+    assert len(rates) == 4 and rates.idxmin() == 0.03
+    decayed, plain = (_row(table, network=n, lr=6e-3, wd=w)["mean"] for n, w in (("both", 0.3), ("plain", 0.0)))
+    assert f"with {rates.min():.3f} nats, where decay 0.3 at 6e-3 has {decayed:.3f}" in recipe
+    assert f"the better model at this size ({plain:.3f})" in recipe and plain < rates.min()
 
 
 def test_fig16_says_what_its_table_says():
