@@ -92,9 +92,8 @@ class Attempt:
         self._pulse.step, self._pulse.total_steps = step, total_steps
         self._metrics.flush_if_due()
         if self._pulse.lost:
-            raise LeaseLost(
-                f"run {self._run_id} was taken over by another worker"
-            )  # the folder is theirs: write nothing
+            # No checkpoint any more: the folder is theirs.
+            raise LeaseLost(f"run {self._run_id} was taken over by another worker")
         return not self._boss.stopping
 
     def end(self, ended: Outcome | Exception) -> None:

@@ -70,8 +70,9 @@ def fit(
     """
     job = Job(config=config, record=record, folder=folder, heartbeat=heartbeat)
     if processes is None and company(config, device) is not None:
-        options = {"device": device, "resolve": resolve, "resume": resume, "checkpoint_seconds": checkpoint_seconds}
-        ((_, ended),) = fit_side_by_side([job], **options)  # type: ignore[arg-type]
+        ((_, ended),) = fit_side_by_side(
+            [job], device=device, resolve=resolve, resume=resume, checkpoint_seconds=checkpoint_seconds
+        )
         if isinstance(ended, Exception):
             raise ended
         return ended
