@@ -3,7 +3,8 @@
 import pytest
 
 from decaylab.errors import DecaylabError
-from decaylab.runs.crew import crews, find_device
+from decaylab.runs.crew import crews
+from decaylab.runs.device import find_device
 from decaylab.runs.queue import Run
 
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from decaylab.errors import DecaylabError
 from decaylab.runs.queue import Run
-
-_GPU_FILES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 @dataclass(frozen=True)
@@ -67,22 +62,3 @@ def crews(
         Crew(tuple(group), ("cpu",) * min(workers or max(1, cores // threads), len(group)), threads)
         for threads, group in sorted(by_threads.items(), reverse=True)
     ]
-
-
-def find_device(device: str) -> tuple[str, int]:
-    """Resolve ``auto`` to ``cuda`` where there is a GPU and to ``cpu`` elsewhere; count the GPUs.
-
-    torch is asked in a process of its own, and only where a driver's device file promises an answer: the launcher
-    itself stays light.
-    """
-    if device not in ("auto", "cuda"):
-        return device, 0
-    promised = not sys.platform.startswith("linux") or any(Path(name).exists() for name in _GPU_FILES)
-    gpus = 0
-    if device == "cuda" or (promised and sys.platform != "darwin"):
-        question = "import torch; print(torch.cuda.device_count())"
-        answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=False).stdout
-        gpus = int(answer) if answer.strip().isdecimal() else 0
-    if device == "cuda" and not gpus:
-        raise DecaylabError("torch finds no GPU here; use --device cpu, or a torch build for this machine's GPU")
-    return ("cuda", gpus) if gpus else ("cpu", 0)

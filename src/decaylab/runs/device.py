@@ -1,13 +1,16 @@
-"""Is the device that somebody asks for in this machine? Asked before a run enters the store. Imports no torch."""
+"""Which device is meant, and is it in this machine? Asked before a run enters the store. Imports no torch."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from decaylab.errors import DecaylabError, unknown
 
+_GPU_FILES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+_NO_GPU = "torch finds no GPU here; use --device cpu, or a torch build for this machine's GPU"
 _QUESTION = "import torch; print(torch.cuda.device_count(), int(torch.backends.mps.is_available()))"
 
 
@@ -30,11 +33,28 @@ def require_device(name: str) -> None:
             raise DecaylabError("torch finds no Apple GPU (mps) here; use --device cpu")
         return
     if not gpus:
-        raise DecaylabError("torch finds no GPU here; use --device cpu, or a torch build for this machine's GPU")
+        raise DecaylabError(_NO_GPU)
     number = int(name.partition(":")[2] or 0)
     if number >= gpus:
         there = "cuda:0" if gpus == 1 else f"cuda:0 to cuda:{gpus - 1}"
         raise DecaylabError(f"there is no {name} here: torch finds {there}")
+
+
+def find_device(device: str) -> tuple[str, int]:
+    """Resolve ``auto`` to ``cuda`` where there is a GPU and to ``cpu`` elsewhere; count the GPUs.
+
+    torch is asked only where a driver's device file promises an answer: the launcher itself stays light.
+
+    Raises:
+        DecaylabError: ``cuda`` is asked for and torch finds none.
+    """
+    if device not in ("auto", "cuda"):
+        return device, 0
+    promised = not sys.platform.startswith("linux") or any(Path(name).exists() for name in _GPU_FILES)
+    gpus = _found()[0] if device == "cuda" or (promised and sys.platform != "darwin") else 0
+    if device == "cuda" and not gpus:
+        raise DecaylabError(_NO_GPU)
+    return ("cuda", gpus) if gpus else ("cpu", 0)
 
 
 def _found() -> tuple[int, bool]:
@@ -44,4 +64,4 @@ def _found() -> tuple[int, bool]:
         return int(torch.cuda.device_count()), bool(torch.backends.mps.is_available())
     answer = subprocess.run([sys.executable, "-c", _QUESTION], capture_output=True, text=True, check=False).stdout
     gpus, _, mps = answer.strip().partition(" ")
-    return int(gpus or 0), mps == "1"
+    return int(gpus) if gpus.isdecimal() else 0, mps == "1"

@@ -19,8 +19,9 @@ from typing import Any
 from decaylab.errors import DecaylabError
 from decaylab.files import atomic_write_text
 from decaylab.runs import environment
-from decaylab.runs.crew import Crew, crews, find_device
+from decaylab.runs.crew import Crew, crews
 from decaylab.runs.database import StoreUnreachable
+from decaylab.runs.device import find_device
 from decaylab.runs.meter import Meter, clock
 from decaylab.runs.progress import Display, display
 from decaylab.runs.queue import Queue, Run
