@@ -18,14 +18,15 @@ SEED = 3
 @pytest.mark.parametrize("invariant", [True, False])
 def test_the_gradient_is_autograds(invariant):
     rng = np.random.default_rng(0)
-    w, x = rng.standard_normal(signgd.DIMENSION), rng.standard_normal((signgd.BATCH, signgd.DIMENSION))
-    y = np.sign(rng.standard_normal(signgd.BATCH))
-    tensor = torch.tensor(w, requires_grad=True)
-    scores = torch.tensor(x) @ tensor
-    scores = 8 * scores / tensor.norm() if invariant else scores
-    torch.nn.functional.softplus(-torch.tensor(y) * scores, threshold=1e3).mean().backward()
+    w = rng.standard_normal((2, 3, signgd.DIMENSION))
+    x, y = rng.standard_normal((2, signgd.BATCH, signgd.DIMENSION)), np.sign(rng.standard_normal((2, signgd.BATCH)))
     found = signgd.gradient(w, x, y, invariant)
-    np.testing.assert_allclose(found, tensor.grad.numpy(), rtol=1e-10, atol=1e-14)
+    for data, vector in np.ndindex(2, 3):
+        tensor = torch.tensor(w[data, vector], requires_grad=True)
+        scores = torch.tensor(x[data]) @ tensor
+        scores = 8 * scores / tensor.norm() if invariant else scores
+        torch.nn.functional.softplus(-torch.tensor(y[data]) * scores, threshold=1e3).mean().backward()
+        np.testing.assert_allclose(found[data, vector], tensor.grad.numpy(), rtol=1e-10, atol=1e-14)
     if invariant:
         np.testing.assert_allclose(signgd.gradient(2 * w, x, y, True), found / 2, rtol=1e-12)
 
@@ -33,7 +34,7 @@ def test_the_gradient_is_autograds(invariant):
 def test_the_effective_lr_is_that_of_the_packages_optimizer_and_decay_rule(monkeypatch):
     monkeypatch.setattr(signgd, "STEPS", 40)
     signgd.simulate.cache_clear()
-    found = signgd.simulate(SEED, 0.3, True)
+    found = signgd.simulate((7, SEED), True)[0.3]
     signgd.simulate.cache_clear()
     rng = np.random.default_rng(SEED)
     teacher = rng.standard_normal(signgd.DIMENSION)
@@ -43,7 +44,7 @@ def test_the_effective_lr_is_that_of_the_packages_optimizer_and_decay_rule(monke
     for step in range(40):
         lr = schedules.value(signgd.LR_SCHEDULE, step, signgd.LR, 40)
         optimizer.param_groups[0]["lr"] = lr
-        assert math.isclose(found.effective_lr[step], lr / ((1 - lr * 0.3) * w.detach().norm().item()), rel_tol=1e-9)
+        assert math.isclose(found.effective_lr[1, step], lr / ((1 - lr * 0.3) * w.detach().norm().item()), rel_tol=1e-9)
         x = rng.standard_normal((signgd.BATCH, signgd.DIMENSION))
         y = np.sign(x @ teacher + rng.standard_normal(signgd.BATCH))
         scores = 8 * torch.tensor(x) @ (w / w.norm())

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from decaylab.experiments.evidence import Evidence
     from decaylab.experiments.results import Results
 
-    Vector = npt.NDArray[np.float64]
+    Numbers = npt.NDArray[np.float64]
 
 DIMENSION, BATCH, STEPS = 50, 32, 2000
 LR, DECAYS = 0.01, (0.0, 0.1, 0.3)
@@ -45,66 +45,78 @@ INVARIANT, CONTROL = "scale-invariant loss", "the same loss, not normalised"
 
 @dataclass(frozen=True)
 class Paths:
-    """What was seen of one seed.
+    """What was seen, of some seeds at one weight decay.
 
     Attributes:
-        distance: Length of the difference of the two directions after each step, shape (STEPS,).
-        effective_lr: The effective learning rate of each step, shape (STEPS,).
+        distance: Length of the difference of the two directions after each step, shape (seeds, STEPS).
+        effective_lr: The effective learning rate of each step, shape (seeds, STEPS).
     """
 
-    distance: Vector
-    effective_lr: Vector
+    distance: Numbers
+    effective_lr: Numbers
 
 
 @cache
-def simulate(seed: int, weight_decay: float, invariant: bool) -> Paths:
-    """Run both processes on the same batches.
+def simulate(seeds: tuple[int, ...], invariant: bool) -> Mapping[float, Paths]:
+    """Run both processes on the same batches, for all seeds and weight decays at once.
 
     Args:
-        seed: Of the start, the teacher and the batches.
-        weight_decay: lambda.
+        seeds: Each of a start, a teacher and batches.
         invariant: Whether the loss normalises the weights.
+
+    Returns:
+        By weight decay, what was seen.
     """
     import numpy as np
 
-    rng = np.random.default_rng(seed)
-    teacher = rng.standard_normal(DIMENSION)
-    w = rng.standard_normal(DIMENSION)
-    u = w / np.linalg.norm(w)
-    distance, effective = np.empty(STEPS), np.empty(STEPS)
+    generators = [np.random.default_rng(seed) for seed in seeds]
+    teachers = np.stack([rng.standard_normal(DIMENSION) for rng in generators])
+    decays = np.array(DECAYS)[:, None]
+    w = np.repeat(np.stack([rng.standard_normal(DIMENSION) for rng in generators])[:, None], len(DECAYS), axis=1)
+    u = w / _lengths(w)
+    distance, effective = np.empty((2, STEPS, *w.shape[:2]))
     for step in range(STEPS):
-        x = rng.standard_normal((BATCH, DIMENSION))
-        y = np.sign(x @ teacher + rng.standard_normal(BATCH))
+        draws = [(rng.standard_normal((BATCH, DIMENSION)), rng.standard_normal(BATCH)) for rng in generators]
+        x = np.stack([inputs for inputs, _ in draws])
+        y = np.sign((x @ teachers[:, :, None])[..., 0] + np.stack([noise for _, noise in draws]))
         lr = schedules.value(LR_SCHEDULE, step, LR, STEPS)
-        kept = 1 - lr * weight_decay
-        effective[step] = lr / (kept * np.linalg.norm(w))
+        kept = 1 - lr * decays
+        turn = lr / (kept * _lengths(w))
         w = kept * w - lr * np.sign(gradient(w, x, y, invariant))
-        u = u - effective[step] * np.sign(gradient(u, x, y, invariant))
-        u /= np.linalg.norm(u)
-        distance[step] = np.linalg.norm(w / np.linalg.norm(w) - u)
-    return Paths(distance, effective)
+        u = u - turn * np.sign(gradient(u, x, y, invariant))
+        u /= _lengths(u)
+        effective[step] = turn[..., 0]
+        distance[step] = np.linalg.norm(w / _lengths(w) - u, axis=-1)
+    return {wd: Paths(distance[:, :, i].T, effective[:, :, i].T) for i, wd in enumerate(DECAYS)}
 
 
-def gradient(w: Vector, x: Vector, y: Vector, invariant: bool) -> Vector:
+def gradient(w: Numbers, x: Numbers, y: Numbers, invariant: bool) -> Numbers:
     r"""Return the gradient of the mean logistic loss :math:`\log(1 + e^{-y z})`, with z = x.w or 8 x.w / ||w||.
 
     Args:
-        w: Weights, shape (D,).
-        x: Inputs, shape (B, D).
-        y: Labels -1 or 1, shape (B,).
+        w: Weights, shape (S, K, D): K vectors for each of S data sets.
+        x: Inputs, shape (S, B, D).
+        y: Labels -1 or 1, shape (S, B).
         invariant: Whether z is normalised.
 
     Returns:
-        Shape (D,).
+        Shape (S, K, D).
     """
     import numpy as np
 
-    if not invariant:
-        return np.asarray(x.T @ (-y / (1 + np.exp(y * (x @ w)))) / len(y))
-    norm = np.linalg.norm(w)
+    norm, scale = (_lengths(w), 8.0) if invariant else (np.ones(1), 1.0)
     direction = w / norm
-    slope = 8 * x.T @ (-y / (1 + np.exp(8 * y * (x @ direction)))) / len(y)
-    return np.asarray((slope - direction * (direction @ slope)) / norm)
+    signs = y[:, None, :]
+    slope = scale * ((-signs / (1 + np.exp(scale * signs * (direction @ x.swapaxes(1, 2))))) @ x) / y.shape[1]
+    if invariant:
+        slope = (slope - direction * (direction * slope).sum(axis=-1, keepdims=True)) / norm
+    return np.asarray(slope)
+
+
+def _lengths(w: Numbers) -> Numbers:
+    import numpy as np
+
+    return np.asarray(np.linalg.norm(w, axis=-1, keepdims=True))
 
 
 def _seeds(results: Results) -> tuple[int, ...]:
@@ -123,8 +135,9 @@ def _curves(
         steps = np.arange(0, STEPS, every)
         frames = []
         for name, (weight_decay, invariant) in settings.items():
-            for seed in _seeds(results):
-                values = np.maximum(getattr(simulate(seed, weight_decay, invariant), column)[steps], 1e-17)
+            paths = simulate(_seeds(results), invariant)[weight_decay]
+            for seed, path in zip(_seeds(results), getattr(paths, column), strict=True):
+                values = np.maximum(path[steps], 1e-17)
                 frames.append(
                     pd.DataFrame({"step": steps + 1, "value": values, "loss": name, "wd": weight_decay, "seed": seed})
                 )
@@ -137,9 +150,8 @@ def _largest(name: str, claimed: tuple[float, float], *, invariant: bool) -> Che
     def run(results: Results) -> Evidence:
         parts = []
         for weight_decay in DECAYS:
-            values: dict[Label, float] = {
-                s: float(simulate(s, weight_decay, invariant).distance.max()) for s in _seeds(results)
-            }
+            largest = simulate(_seeds(results), invariant)[weight_decay].distance.max(axis=1)
+            values: dict[Label, float] = dict(zip(_seeds(results), largest.tolist(), strict=True))
             comparison = statistics.mean_comparison(values, claimed, name=f"{name}, WD {weight_decay:g}")
             parts.append(evidence.from_comparison(comparison))
         return evidence.all_of(parts)

@@ -102,7 +102,7 @@ def _inline(points: pd.DataFrame) -> dict[str, Any]:
 def _spec(view: Any) -> dict[str, Any]:
     """Write a view as a specification whose layers take the data of the whole."""
     with debug_mode(False):  # the tests validate these specifications; doing it for every reader costs seconds
-        spec: dict[str, Any] = view.to_dict()
+        spec: dict[str, Any] = view.to_dict(validate=False)
     for layer in spec["layer"]:
         if layer.get("data") == {"name": _SHARED}:
             del layer["data"]
@@ -114,19 +114,22 @@ def _view(figure: Figure, panel: str, *, ink: str, interactive: bool) -> Any:
     kind = figure.chart.kind
     points = figure.points[figure.points["panel"] == panel]
     with debug_mode(False):
+        # Every channel is an object of its class: Altair finds the class of a shorthand by trying its schema.
         encoding = look.encoding(figure, panel, interactive=interactive)
         base = alt.Chart(alt.NamedData(_SHARED)).encode(**encoding)
-        ends = {"y": look.y(figure, "low", panel, interactive=interactive), "y2": "high:Q"}
+        ends = {"y": look.y(figure, "low", panel, interactive=interactive), "y2": alt.Y2("high:Q")}
         if kind == "line":
             marks = _lines(figure, base, encoding, points)
             if points["low"].notna().any():
                 # An area has no dashes, so its curves are told apart by a channel that draws nothing.
-                plain = {k: v for k, v in encoding.items() if k != "strokeDash"} | ends
-                area = alt.Chart(alt.NamedData(_SHARED)).mark_area(clip=True).encode(**plain, detail="dash:N")
+                plain = (
+                    {k: v for k, v in encoding.items() if k != "strokeDash"} | ends | {"detail": alt.Detail("dash:N")}
+                )
+                area = alt.Chart(alt.NamedData(_SHARED)).mark_area(clip=True).encode(**plain)
                 marks.insert(0, (area.transform_filter("isValid(datum.low)"), 0.16))
         else:
             # On a bar, what belongs to it is drawn in ink: its own colour would not show.
-            on_top = base.encode(color=alt.value(ink)) if kind == "bars" else base
+            on_top = base.encode(color=alt.ColorValue(ink)) if kind == "bars" else base
             marks = [(base.mark_bar(), 0.75) if kind == "bars" else (base.mark_point(filled=True, size=60), 1.0)]
             if points["low"].notna().any():
                 error = on_top.mark_rule(strokeWidth=1.5).transform_filter("isValid(datum.low)").encode(**ends)
@@ -148,7 +151,7 @@ def _lines(figure: Figure, base: Any, encoding: dict[str, Any], points: pd.DataF
         # Without the dashes: with them, their legend would show the points' stroke, which is none.
         plain = {k: v for k, v in encoding.items() if k != "strokeDash"}
         dots = alt.Chart(alt.NamedData(_SHARED)).mark_point(filled=True, size=28, clip=clip)
-        marks.append((dots.encode(**plain, detail="dash:N"), 1.0))
+        marks.append((dots.encode(**plain, detail=alt.Detail("dash:N")), 1.0))
     if points["ended_early"].any():
         cross = base.transform_filter("datum.ended_early > 0")
         marks.append((cross.mark_point(shape="cross", angle=45, size=90, filled=True), 1.0))
@@ -159,14 +162,14 @@ def _each(base: Any) -> Any:
     """The seeds themselves, small, beside their mean."""
     split = base.transform_filter("isValid(datum.each)").transform_calculate(seed_values="split(datum.each, ' ')")
     seeds = split.transform_flatten(["seed_values"], as_=["seed_value"])
-    return seeds.mark_point(filled=True, size=12, xOffset=9).encode(y="seed_value:Q")
+    return seeds.mark_point(filled=True, size=12, xOffset=9).encode(y=alt.Y("seed_value:Q"))
 
 
 def _rules(figure: Figure, ink: str) -> Any:
     base = alt.Chart(alt.InlineData(values=[{"x": x, "text": text} for x, text in figure.rules]))
-    rule = base.mark_rule(color=ink, strokeDash=[3, 3], opacity=0.55).encode(x="x:Q")
+    rule = base.mark_rule(color=ink, strokeDash=[3, 3], opacity=0.55).encode(x=alt.X("x:Q"))
     text = base.mark_text(align="left", baseline="top", dx=4, fontSize=11, color=ink, opacity=0.75)
-    return alt.layer(rule, text.encode(x="x:Q", y=alt.value(2), text="text:N"))
+    return alt.layer(rule, text.encode(x=alt.X("x:Q"), y=alt.value(2), text=alt.Text("text:N")))
 
 
 def _tooltips(figure: Figure, base: Any) -> Any:
@@ -185,5 +188,5 @@ def _tooltips(figure: Figure, base: Any) -> Any:
     near = alt.selection_point(on="pointerover", nearest=line, fields=["x", "color", "dash"], empty=False)
     interval = "isValid(datum.low) ? format(datum.low, '.4~g') + ' to ' + format(datum.high, '.4~g') : 'one seed'"
     dot = base.transform_calculate(interval=interval).mark_point(filled=True, size=70 if line else 300, clip=True)
-    opacity = alt.when(near).then(alt.value(1 if line else 0.15)).otherwise(alt.value(0.001))
+    opacity = alt.OpacityValue(0.001, condition={"param": near.name, "empty": False, "value": 1 if line else 0.15})
     return dot.encode(opacity=opacity, tooltip=fields).add_params(near)

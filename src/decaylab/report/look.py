@@ -26,7 +26,7 @@ def encoding(figure: Figure, panel: str, *, interactive: bool) -> dict[str, Any]
         if chart.kind == "bars" and points.groupby("x")["color"].nunique().max() > 1:
             found["xOffset"] = alt.XOffset("color:N", sort=names)
     else:
-        found["color"] = alt.value(next(iter(figure.colours.values())))
+        found["color"] = alt.ColorValue(next(iter(figure.colours.values())))
     if chart.dash:
         names, legend = figure.dashes, _legend(chart.dash_title, chart.kind, interactive)
         if chart.kind == "line":
@@ -47,15 +47,15 @@ def y(figure: Figure, field: str, panel: str, *, interactive: bool) -> alt.Y:
     return alt.Y(f"{field}:Q", title=title, scale=y_scale(figure, panel), axis=axis)
 
 
-def opacity(value: float, *, interactive: bool) -> Any:
+def opacity(value: float, *, interactive: bool) -> alt.OpacityValue:
     """Return an opacity that fades whatever the legend has not picked."""
     if not interactive:
-        return alt.value(value)
+        return alt.OpacityValue(value)
     shown = (
         "(length(pickedColor) == 0 || indexof(pickedColor, datum.color) >= 0)"
         " && (length(pickedDash) == 0 || indexof(pickedDash, datum.dash) >= 0)"
     )
-    return alt.when(shown).then(alt.value(value)).otherwise(alt.value(value / 10))
+    return alt.OpacityValue(value / 10, condition={"test": shown, "value": value})
 
 
 def y_scale(figure: Figure, panel: str) -> alt.Scale:
