@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from rule_cases import CASES, optimizer
+from tests.processes import start
 
 from decaylab import decay
 from decaylab.errors import DecaylabError
@@ -131,7 +132,7 @@ def worker(rank, file, out):
 
 @pytest.mark.slow
 def test_two_processes(tmp_path):
-    torch.multiprocessing.spawn(worker, args=(str(tmp_path / "meet"), str(tmp_path / "out")), nprocs=2)
+    start(worker, (str(tmp_path / "meet"), str(tmp_path / "out")), 2)
     result = json.loads((tmp_path / "out").read_text())
     assert result["ddp"] == {case.name: 0.0 for case in CASES}
     apart = {name: value for name, value in result["fsdp"].items() if not value < 1e-10}

@@ -1,11 +1,10 @@
 import json
-import os
-import socket
+import time
 
 import pandas as pd
 import pytest
 import torch
-import torch.multiprocessing as mp
+from tests.processes import start
 from torch import nn
 
 from decaylab import watch
@@ -219,16 +218,18 @@ def test_data_parallel_wrapper():
         log = watch(other, optimizer, every=4, probes=NO_LOSS)
         _train(other, optimizer, microbatches=2)
     finally:
+        # The wrapper is the last owner of the group, and ends it while it holds the interpreter. Gloo's thread needs
+        # the interpreter to let go of the last exchange: it gets it here, or both would wait for ever.
+        time.sleep(0.1)
         torch.distributed.destroy_process_group()
     for a, b in zip(expected.records, log.records, strict=True):
         assert {k: v for k, v in b.items() if k in a} == pytest.approx(a, rel=2e-4)
         assert b["noise/microbatch/variance"] > 0
 
 
-def _data_parallel(rank, port, folder):
+def _data_parallel(rank, folder):
     torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     net = nn.parallel.DistributedDataParallel(_net())
     optimizer = _adamw(net)
     log = watch(net, optimizer, every=4, probes=NO_LOSS)
@@ -245,10 +246,7 @@ def _data_parallel(rank, port, folder):
 
 @pytest.mark.slow
 def test_data_parallel_processes_agree_with_one(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_data_parallel, (port, str(tmp_path)), nprocs=2)
+    start(_data_parallel, (str(tmp_path),), 2)
     net = _net()
     optimizer = _adamw(net)
     log = watch(net, optimizer, every=4)
@@ -260,13 +258,12 @@ def test_data_parallel_processes_agree_with_one(tmp_path):
         assert first["noise/microbatch/variance"] > 0
 
 
-def _sharded(rank, port, folder):
+def _sharded(rank, folder):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     net = fully_shard(_net(), mesh=init_device_mesh("cpu", (2,)))
     optimizer = _adamw(net)
     log = watch(net, optimizer, every=4, probes=NO_LOSS)
@@ -277,10 +274,7 @@ def _sharded(rank, port, folder):
 
 @pytest.mark.slow
 def test_sharded_processes_agree_with_one(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_sharded, (port, str(tmp_path)), nprocs=2)
+    start(_sharded, (str(tmp_path),), 2)
     net = _net()
     optimizer = _adamw(net)
     log = watch(net, optimizer, every=4)

@@ -1,11 +1,9 @@
 """A process is killed while it trains, evaluates or writes: the run has the bits of one that was never killed."""
 
 import json
-import random
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -40,12 +38,14 @@ CONFIG = LanguageRun(
     accumulation=2,
     steps=200,
 )
-# Trains as a worker does, with a checkpoint after every step, and kills itself instead of a certain call.
+# Each case trains as a worker does, with a checkpoint after every step, and kills itself instead of a certain call. It
+# is a copy of a process that has imported everything; the training begins in the copy.
 SCRIPT = """
-import json, os, signal, sys
+import json, os, random, signal, sys, time
 from pathlib import Path
 
 import torch
+import torch._dynamo
 
 from decaylab.runs.queue import Queue, Run
 from decaylab.runs.store import Store
@@ -53,37 +53,53 @@ from decaylab.runs.worker import Worker, train
 from decaylab.train.config import from_dict
 from decaylab.train.tasks import LanguageTask
 
-folder, where, left = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-
-def deadly(function, counts=lambda *arguments: True):
-    def wrapped(*arguments, **options):
-        global left
-        left -= counts(*arguments)
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments, **options)
-    return wrapped
-
-match where:
-    case "write":  # the weights are written, the rest of the checkpoint is not
-        torch.save = deadly(torch.save)
-    case "rename":  # the checkpoint is written, and has not its name yet
-        Path.rename = deadly(Path.rename, lambda path, name: "checkpoint" in path.name)
-    case "evaluation":
-        LanguageTask.loss = deadly(LanguageTask.loss, lambda task, model, batch: not model.training)
-
-def target(config, record, **options):
-    def heard(mapping):
-        if not (folder / "began").exists():
-            (folder / "began").write_text(str(mapping.get("resume", 0)))
-        record(mapping)
-    return train(config, heard, checkpoint_seconds=0.0, **options)
-
-torch.set_num_threads(1)
+folder = Path(sys.argv[1])
 run = Run.of(from_dict(json.loads((folder / "run.json").read_text())))
-with Store(folder / "runs.db") as store:
-    store.add(run.id, run.config, kind=run.kind)
-    Worker(store, Queue(store, [run]), name=str(os.getpid()), target=target, lease_seconds=0.5).work()
+torch.set_num_threads(1)
+
+def live(where, left):
+    def deadly(function, counts=lambda *arguments: True):
+        def wrapped(*arguments, **options):
+            nonlocal left
+            left -= counts(*arguments)
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+        return wrapped
+
+    match where:
+        case "write":  # the weights are written, the rest of the checkpoint is not
+            torch.save = deadly(torch.save)
+        case "rename":  # the checkpoint is written, and has not its name yet
+            Path.rename = deadly(Path.rename, lambda path, name: "checkpoint" in path.name)
+        case "evaluation":
+            LanguageTask.loss = deadly(LanguageTask.loss, lambda task, model, batch: not model.training)
+
+    def target(config, record, **options):
+        def heard(mapping):
+            if not (folder / "began").exists():
+                (folder / "began").write_text(str(mapping.get("resume", 0)))
+            record(mapping)
+        return train(config, heard, checkpoint_seconds=0.0, **options)
+
+    with Store(folder / "runs.db") as store:
+        store.add(run.id, run.config, kind=run.kind)
+        Worker(store, Queue(store, [run]), name=str(os.getpid()), target=target, lease_seconds=0.5).work()
+
+for where, left in json.loads(sys.argv[2]):
+    (folder / "began").unlink(missing_ok=True)
+    child = os.fork()
+    if not child:
+        live(where, left)
+        os._exit(0)
+    if where == "whenever":
+        while not (folder / "began").exists():
+            time.sleep(0.01)
+        time.sleep(random.uniform(0.0, 0.3))
+        os.kill(child, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    half = len(list((folder / "runs" / run.id).glob(".checkpoint-*")))
+    print(json.dumps([where, code, int((folder / "began").read_text()), half]), flush=True)
 """
 
 
@@ -94,27 +110,21 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, monkeypatch):
     fit(CONFIG, lambda m: expected.update({(m["step"], key): v for key, v in m.items() if key != "step"}))
     (tmp_path / "run.json").write_text(json.dumps(to_dict(CONFIG)))
     (tmp_path / "script.py").write_text(SCRIPT)
-    folder = tmp_path / "runs" / run_id(CONFIG)
-    steps = [0]
-    for where, count in (("write", 20), ("evaluation", 6), ("rename", 10), ("whenever", 0), ("nowhere", 0)):
-        (tmp_path / "began").unlink(missing_ok=True)
-        command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path), where, str(count)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if where == "whenever":
-            while not (tmp_path / "began").exists() and process.poll() is None:
-                time.sleep(0.01)
-            time.sleep(random.uniform(0.0, 0.3))
-            process.kill()
-        output, _ = process.communicate()
-        assert process.returncode == (0 if where == "nowhere" else -signal.SIGKILL), output
-        steps.append(int((tmp_path / "began").read_text()))
-        if where == "write":
-            assert list(folder.glob(".checkpoint-*")), "what was half written is still there"
-    assert steps == sorted(steps) and steps[2] > 0
+    cases = [("write", 20), ("evaluation", 6), ("rename", 10), ("whenever", 0), ("nowhere", 0)]
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path), json.dumps(cases)]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    lives = [json.loads(line) for line in process.stdout.splitlines()]
+    assert [(where, code) for where, code, *_ in lives] == [
+        (where, 0 if where == "nowhere" else -signal.SIGKILL) for where, _ in cases
+    ], process.stderr
+    assert lives[0][3] == 1, "what was half written is still there"
+    began = [step for _, _, step, _ in lives]
+    assert began == sorted(began) and began[1] > 0
     with Store(tmp_path / "runs.db") as store:
         row = store.get(run_id(CONFIG))
         curve = {(step, key): value for _, step, key, value in store.table([row.id]).itertuples(index=False)}
     assert (row.status, row.step) == ("done", CONFIG.steps)
     assert {key: (v, curve.get(key)) for key, v in expected.items() if curve.get(key) != v} == {}
     assert curve.keys() == expected.keys()
-    assert [path.name for path in folder.iterdir()] == [f"snapshot-{CONFIG.steps}"]
+    assert [path.name for path in (tmp_path / "runs" / row.id).iterdir()] == [f"snapshot-{CONFIG.steps}"]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.processes import start
+from torch.distributed import TCPStore
 from torch.distributed.fsdp import FSDPModule
 
 from decaylab.errors import DecaylabError
@@ -75,17 +76,17 @@ def together(rank, port, size):
     """Join the processes of a test: their two ways of sharing the work."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size), "RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "RANK": str(rank)}
+    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
     with joined("cpu") as replicated:
         yield replicated, replace(replicated, parallel="fsdp")
 
 
 def spawn(target, folder, size):
     """Run ``target(rank, port, folder)`` in so many processes; return what each wrote, by rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    torch.multiprocessing.spawn(target, args=(port, folder), nprocs=size)
+    # As torchrun does, this process holds the table of addresses: its port is taken as soon as it is known.
+    table = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    start(target, (table.port, folder), size)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(size)]
 
 
