@@ -15,7 +15,6 @@ what is left then is torch's own time for one network.
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import statistics
 import subprocess
@@ -103,7 +102,6 @@ def ours(num_runs: int) -> float:
     from decaylab.train.loop import Job, fit_side_by_side
 
     torch.set_num_threads(1)
-    gc.freeze()  # as workers do
     jobs = [Job(config=replace(RUN, seed=seed), record=lambda record: None) for seed in range(num_runs)]
     seconds = [ended.summary["seconds"] for _, ended in fit_side_by_side(jobs) if not isinstance(ended, Exception)]
     assert len(seconds) == num_runs
@@ -147,10 +145,7 @@ def main() -> None:
     steps = EPOCHS * TRAIN_SIZE // 32
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(arguments.repeats):
-        for name in ("plain", "bare", "alone", "beside"):
-            times[name].append(_fresh(name))
-    for _ in range(max(1, arguments.repeats // 2)):
-        for name in ("plain8", "sweep"):
+        for name in sides:
             times[name].append(_fresh(name))
     middle = {name: statistics.median(values) for name, values in times.items()}
     rate = {name: steps / seconds for name, seconds in middle.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,7 @@ def _read() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return table[:, :64].astype(np.uint8).reshape(-1, 1, 8, 8), table[:, 64].astype(np.int64)
 
 
+@cache
 def _table() -> NDArray[np.int64] | None:
     """Read scikit-learn's file without importing it: scipy and pandas come along, which takes longer than a small run.
 

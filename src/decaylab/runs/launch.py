@@ -33,9 +33,6 @@ __all__ = ["LaunchReport", "Run", "launch"]
 _LOOK_SECONDS = 0.1  # between looks at the processes
 _SHOW_SECONDS = 0.5  # between looks at the store
 _STOP_SECONDS = 60.0  # for the checkpoints of a stop
-# Small runs allocate and free the same few megabytes every step: glibc is told to keep them, because asking the system
-# for fresh pages would take a tenth of the time. Other C libraries ignore it.
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +210,7 @@ class _Launch:
         command += ["--worker", name, "--device", device, "--threads", str(threads), "--target", self._target]
         command += ["--lease-seconds", str(self._lease_seconds)]
         # The URL may hold a password: a process's environment is its user's alone, its command line is everybody's.
-        variables = {**(_MALLOC if threads == 1 else {}), **os.environ, STORE_VARIABLE: self._store.url}
+        variables = {**os.environ, STORE_VARIABLE: self._store.url}
         variables |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         with log.open("wb") as output:
             # A session of its own: Ctrl-C reaches the launcher alone, which then stops the workers in order.

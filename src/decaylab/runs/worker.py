@@ -8,7 +8,6 @@ input closes, which happens when the launcher dies.
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib
 import os
 import signal
@@ -183,7 +182,6 @@ def _load(target: str) -> tuple[Callable[..., Outcome], Any]:
     module, _, name = target.partition(":")
     if target == DEFAULT_TARGET:
         importlib.import_module("decaylab.train.loop")  # imports torch now, once, before the first lease
-        gc.freeze()  # what was imported stays: looking through it again and again would cost small steps a twentieth
         return train, train_side_by_side
     try:
         found = importlib.import_module(module)
