@@ -22,7 +22,8 @@ def train(config, record, *, folder, device, resolve, heartbeat, resume):
     """Do ``steps`` steps of ``seconds``; a checkpoint every ``every`` steps holds the step and a running sum.
 
     ``die_at``: the step at which the first attempts kill their own process, as many as ``deaths``. ``raise_at``: the
-    step at which an exception is raised. ``origin``: a run whose result is the start of the sum.
+    step at which an exception is raised, by the first ``raises`` attempts. ``origin``: a run whose result is the start
+    of the sum.
     """
     checkpoint, done, total = folder / "checkpoint", 0, 0
     steps, every = config.get("steps", 3), config.get("every", 5)
@@ -38,7 +39,7 @@ def train(config, record, *, folder, device, resolve, heartbeat, resume):
     while done < steps:
         done, total = done + 1, total + done + 1
         record({"step": done, "sum": total, "pid": os.getpid()})
-        if done == config.get("raise_at"):
+        if done == config.get("raise_at") and len(attempts.read_text().splitlines()) <= config.get("raises", 10**9):
             raise ValueError("the loss\nwas bad")
         if done == config.get("die_at") and len(attempts.read_text().splitlines()) <= config.get("deaths", 1):
             os.kill(os.getpid(), signal.SIGKILL)

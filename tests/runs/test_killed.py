@@ -72,6 +72,8 @@ def live(where, left):
             torch.save = deadly(torch.save)
         case "rename":  # the checkpoint is written, and has not its name yet
             Path.rename = deadly(Path.rename, lambda path, name: "checkpoint" in path.name)
+        case "end":  # the run is done, and the store does not know it yet
+            Store.finish = deadly(Store.finish)
         case "evaluation":
             LanguageTask.loss = deadly(LanguageTask.loss, lambda task, model, batch: not model.training)
 
@@ -110,7 +112,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, monkeypatch):
     fit(CONFIG, lambda m: expected.update({(m["step"], key): v for key, v in m.items() if key != "step"}))
     (tmp_path / "run.json").write_text(json.dumps(to_dict(CONFIG)))
     (tmp_path / "script.py").write_text(SCRIPT)
-    cases = [("write", 20), ("evaluation", 6), ("rename", 10), ("whenever", 0), ("nowhere", 0)]
+    cases = [("write", 20), ("evaluation", 6), ("rename", 10), ("whenever", 0), ("end", 1), ("nowhere", 0)]
     command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path), json.dumps(cases)]
     process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
@@ -121,6 +123,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, monkeypatch):
     assert lives[0][3] == 1, "what was half written is still there"
     began = [step for _, _, step, _ in lives]
     assert began == sorted(began) and began[1] > 0
+    assert began[-1] == CONFIG.steps - 1, "the last checkpoint serves until the store knows the end"
     with Store(tmp_path / "runs.db") as store:
         row = store.get(run_id(CONFIG))
         curve = {(step, key): value for _, step, key, value in store.table([row.id]).itertuples(index=False)}

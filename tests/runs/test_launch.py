@@ -85,6 +85,17 @@ def test_a_failing_run_and_those_that_need_it_are_reported_and_the_others_go_on(
         assert store.last(["heir"])["heir"]["sum"] == 12
 
 
+def test_what_an_earlier_attempt_left_is_gone_when_a_run_is_done(path):
+    run = _run("a", steps=9, raise_at=7, raises=1)
+    assert _launch(path, [run]).failed
+    with Store(path) as store:
+        folder = store.folder("a")
+    (folder / "checkpoint-5").mkdir()
+    assert (folder / "error.txt").exists()
+    assert _launch(path, [run]).done == ("a",)
+    assert not (folder / "error.txt").exists() and not (folder / "checkpoint-5").exists()
+
+
 def test_a_killed_workers_run_goes_on_from_its_checkpoint(path):
     report = _launch(path, [_run("a", steps=20, die_at=12), _run("b", steps=4)], lease_seconds=600)
     assert sorted(report.done) == ["a", "b"]

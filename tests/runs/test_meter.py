@@ -1,6 +1,7 @@
 """Rates and estimates against a clock of the tests' own."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -30,6 +31,25 @@ def test_rates_and_the_estimate_follow_what_was_measured():
     assert view.eta == pytest.approx(17)
     view = meter.see({"a": DONE, "b": State("failed", False, 0, 0, "", "x"), "c": _running(75)}, 17.0, 2)
     assert (view.ended, view.failed) == (1, 1) and view.eta == pytest.approx(5.0)
+
+
+def test_the_share_of_the_peak_is_that_of_the_machine_which_trains_now():
+    asked = []
+    peaks = {"a": 2000.0, "b": 0.0}
+    runs = [Run(id="a", tokens=64, flops=100.0), Run(id="b", flops=100.0), Run(id="c", tokens=64)]
+    meter = Meter(runs, 0.0, lambda run: asked.append(run) or peaks[run])
+    meter.see({name: _running(0) for name in "abc"}, 0.0, 3)
+    assert asked == []  # nobody trains yet, so nobody has measured
+    view = meter.see({name: _running(10) for name in "abc"}, 2.0, 3)
+    assert [(pace.rate, pace.share) for pace in view.running] == [(5.0, 0.25), (5.0, 0.0), (5.0, 0.0)]
+    lines = []
+    Lines(lines.append).show(replace(view, seconds=60.0))
+    assert "(5 steps/s, 320 tokens/s, 25% of peak)" in lines[0]
+    peaks["a"] = 1000.0  # another machine takes it over
+    for step, now in ((10, 3.0), (20, 5.0)):
+        view = meter.see({"a": _running(step, "other"), "b": DONE, "c": DONE}, now, 3)
+    assert view.running[0].share == 0.5
+    assert asked == ["a", "b", "a"]
 
 
 def test_a_resumed_run_counts_only_what_is_new():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from decaylab.errors import DecaylabError
-from decaylab.runs.origin import require_origin
+from decaylab.runs.origin import origin_is_there, require_origin
 from decaylab.runs.store import Store
 from decaylab.train.config import (
     Averages,
@@ -80,10 +80,24 @@ def test_an_ended_run_without_snapshots(url):
         require_origin(_from(ID, 20), url)
 
 
-def test_a_run_that_nobody_trains(url):
-    _enter(url, PARENT, "interrupted", snapshots=[20])
-    with pytest.raises(DecaylabError, match=r"has not ended \(interrupted at step 7\): train that one first"):
+def test_a_run_that_nobody_trains_is_asked_for_what_it_has(url):
+    _enter(url, PARENT, "interrupted", snapshots=[5])
+    with Store(url) as store:
+        folder = store.folder(ID)
+        (folder / "checkpoint-7").mkdir()
+    for step in (5, 7):
+        child = _from(ID, step)
+        assert require_origin(child, url) == child and origin_is_there(child, url)
+    assert require_origin(_from(ID, 7, optimizer=True), url)
+    with pytest.raises(DecaylabError, match="no optimizer state"):
+        require_origin(_from(ID, 5, optimizer=True), url)
+    with pytest.raises(DecaylabError, match="kept no snapshot of step 20; it kept those of 5, 7"):
         require_origin(_from(ID, 20), url)
+    for path in folder.iterdir():
+        path.rmdir()
+    with pytest.raises(DecaylabError, match=r"kept no snapshots, and has not ended \(interrupted at step 7\)"):
+        require_origin(_from(ID, 7), url)
+    assert not origin_is_there(_from(ID, 7), url)
 
 
 def test_a_run_in_training_is_asked_for_what_it_will_keep(url):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from decaylab.errors import DecaylabError
-from decaylab.train import checkpoint
+from decaylab.train import checkpoint, run_folder
 from decaylab.train.config import LanguageRun
 
 
@@ -36,10 +36,10 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 def test_only_the_newest_are_kept(tmp_path):
     for step in (1, 20, 3):
         checkpoint.save(
-            checkpoint.checkpoint_folder(tmp_path, step), LanguageRun(), checkpoint.model_tensors(Tied()), {}
+            run_folder.checkpoint_folder(tmp_path, step), LanguageRun(), checkpoint.model_tensors(Tied()), {}
         )
-    checkpoint.prune(tmp_path)
-    assert [step for step, _ in checkpoint.checkpoints(tmp_path)] == [20, 3]
+    run_folder.prune(tmp_path)
+    assert [step for step, _ in run_folder.checkpoints(tmp_path)] == [20, 3]
 
 
 def test_damage_names_the_file_and_what_was_expected(tmp_path):

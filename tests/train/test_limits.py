@@ -155,3 +155,28 @@ def test_impossible_settings_are_named(kind, changes, said):
 )
 def test_settings_at_the_edge_are_let_through(changes):
     _ask(with_settings(VisionRun(), changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("adamw", {"momentum": 0.9}, "optimizer.momentum is for sgd and signsgd; adamw has none"),
+        ("adamw", {"dampening": 0.9}, "optimizer.dampening is for sgd; adamw has none"),
+        ("signsgd", {"dampening": 0.9, "momentum": 0.9}, "optimizer.dampening is for sgd; signsgd has none"),
+        ("sgd", {"betas": (0.9, 0.99)}, "optimizer.betas is for adamw; sgd has none"),
+        ("signsgd", {"eps": 1e-6}, "optimizer.eps is for adamw; signsgd has none"),
+        ("sgd", {"dampening": 0.9}, "dampening acts on the momentum, which is 0"),
+    ],
+)
+def test_a_setting_that_an_optimizer_has_not_is_refused(name, settings, said):
+    with pytest.raises(DecaylabError, match=said):
+        check(VisionRun(optimizer=Optimizer(name=name, **settings)))
+
+
+def test_the_settings_that_an_optimizer_has_are_taken():
+    for name, settings in (
+        ("sgd", {"momentum": 0.9, "dampening": 0.5}),
+        ("signsgd", {"momentum": 0.9}),
+        ("adamw", {"betas": (0.8, 0.99), "eps": 1e-6}),
+    ):
+        check(VisionRun(optimizer=Optimizer(name=name, **settings)))

@@ -9,7 +9,7 @@ import torch
 
 from decaylab.errors import DecaylabError
 from decaylab.schedules import Schedule
-from decaylab.train import checkpoint
+from decaylab.train import run_folder
 from decaylab.train.config import (
     Averages,
     Decay,
@@ -117,12 +117,11 @@ def test_interrupted_and_resumed_is_bit_for_bit_the_same(kind, stop_after, tmp_p
 
     first, outcome = _train(RUNS[kind], folder=tmp_path, heartbeat=stop)
     assert outcome.status == "interrupted"
-    assert checkpoint.checkpoints(tmp_path)[0][0] == outcome.steps == stop_after
+    assert run_folder.checkpoints(tmp_path)[0][0] == outcome.steps == stop_after
     second, outcome = _train(RUNS[kind], folder=tmp_path, checkpoint_seconds=1.0)
     assert second[0] == {"resume": stop_after}
     assert outcome.status == "done"
     assert _curves(first + second) == _curves(whole)
-    assert not checkpoint.checkpoints(tmp_path)
 
 
 def test_checkpoints_and_probes_change_nothing(tmp_path, monkeypatch):
@@ -144,7 +143,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch
     first, _ = _train(
         LANGUAGE, folder=tmp_path, checkpoint_seconds=1.0, heartbeat=lambda s, t: beats.append(s) or len(beats) < 6
     )
-    (newest, path), (older, _) = checkpoint.checkpoints(tmp_path)
+    (newest, path), (older, _) = run_folder.checkpoints(tmp_path)
     (path / "weights.safetensors").write_bytes(b"not a tensor")
     second, _ = _train(LANGUAGE, folder=tmp_path)
     assert second[0] == {"resume": older}
@@ -186,7 +185,7 @@ def test_starting_from_a_snapshot(tmp_path):
 
 def test_snapshots_at_chosen_epochs(tmp_path):
     _train(replace(VISION, snapshots_at=(1, 3)), folder=tmp_path)
-    assert [checkpoint.snapshot_folder(tmp_path, step).is_dir() for step in (0, 3, 6, 9)] == [False, True, False, True]
+    assert [run_folder.snapshot_folder(tmp_path, step).is_dir() for step in (0, 3, 6, 9)] == [False, True, False, True]
 
 
 def test_a_missing_snapshot_says_what_to_do(tmp_path):

@@ -10,7 +10,7 @@ from torch import nn
 
 from decaylab import decay
 from decaylab.errors import DecaylabError
-from decaylab.train import checkpoint
+from decaylab.train import checkpoint, run_folder
 from decaylab.train.build import LOSS_PENALTIES
 from decaylab.train.config import Decay
 from decaylab.train.rounding import StochasticRounding, round_stochastically
@@ -143,7 +143,7 @@ def test_resumed_is_bit_for_bit_the_same(tmp_path, monkeypatch):
         ROUNDED, folder=tmp_path, heartbeat=lambda step, total: bool(beats.append(step)) or step < 5
     )
     assert outcome.status == "interrupted"
-    state = checkpoint.load_state(checkpoint.checkpoints(tmp_path)[0][1])
+    state = checkpoint.load_state(run_folder.checkpoints(tmp_path)[0][1])
     assert {v.dtype for s in state["optimizer"]["state"].values() for k, v in s.items() if k != "step"} == {
         torch.float32
     }

@@ -8,7 +8,7 @@ import torch
 from decaylab import models
 from decaylab.errors import DecaylabError
 from decaylab.schedules import Schedule
-from decaylab.train import checkpoint, side_by_side
+from decaylab.train import checkpoint, run_folder, side_by_side
 from decaylab.train.company import company
 from decaylab.train.config import (
     Averages,
@@ -97,7 +97,7 @@ def test_statistics_and_counts_of_norms_stay_each_networks_own(tmp_path):
     folders = [tmp_path / str(number) for number in range(3)]
     jobs = [Job(config=c, record=lambda m: None, folder=f) for c, f in zip(configs, folders, strict=True)]
     assert {outcome.status for _, outcome in fit_side_by_side(jobs)} == {"done"}
-    found = [checkpoint.load_weights(checkpoint.snapshot_folder(folder, 8)) for folder in folders]
+    found = [checkpoint.load_weights(run_folder.snapshot_folder(folder, 8)) for folder in folders]
     counts = [int(tensor) for tensors in found for name, tensor in tensors.items() if "num_batches" in name]
     assert counts and set(counts) == {8}
     means = [tensors["norm_out.running_mean"] for tensors in found]

@@ -8,7 +8,7 @@ import torch
 from decaylab.errors import DecaylabError
 from decaylab.params import roles
 from decaylab.schedules import Schedule
-from decaylab.train import checkpoint
+from decaylab.train import checkpoint, run_folder
 from decaylab.train.build import language_model
 from decaylab.train.config import (
     Averages,
@@ -87,9 +87,39 @@ def test_any_snapshot_can_be_the_start(parent):
         assert _losses(child, resolve=lambda run: folder)[0] == losses[step]
 
 
+def test_a_checkpoint_can_be_the_start_too(parent, tmp_path, monkeypatch):
+    _, losses = parent
+    clock = iter(range(10**6))
+    monkeypatch.setattr("decaylab.train.agenda.time.monotonic", lambda: float(next(clock)))  # a beat every step
+    beats = []
+    plain = replace(PARENT, snapshots_every=0, snapshot_optimizer=False)
+    stopped = fit(plain, lambda m: None, folder=tmp_path, heartbeat=lambda s, t: beats.append(s) or len(beats) < 4)
+    assert stopped.status == "interrupted" and stopped.steps == 4
+    later = {step - 4: loss for step, loss in losses.items() if step >= 4}
+    source = InitFrom(run=run_id(plain), step=4, optimizer=True)
+    assert _losses(_child(init_from=source), resolve=lambda run: tmp_path) == later
+
+
+def test_what_has_begun_goes_on_without_its_start(parent, tmp_path, monkeypatch):
+    folder, _ = parent
+    child = _child()
+    whole = _losses(child, resolve=lambda run: folder)
+    clock = iter(range(10**6))
+    monkeypatch.setattr("decaylab.train.agenda.time.monotonic", lambda: float(next(clock)))
+    beats = []
+    stop = {"heartbeat": lambda s, t: beats.append(s) or len(beats) < 2}
+    first = _losses(child, folder=tmp_path, resolve=lambda run: folder, **stop)
+    gone = {"resolve": lambda run: tmp_path / "gone"}
+    assert first | _losses(child, folder=tmp_path, **gone) == whole
+    for path in tmp_path.glob("checkpoint-*/weights.safetensors"):
+        path.write_bytes(b"damaged")
+    with pytest.raises(DecaylabError, match="has no snapshot at step 4"):
+        _losses(child, folder=tmp_path, **gone)
+
+
 def test_another_decay_and_learning_rate_act_on_the_old_state(parent, tmp_path):
     folder, _ = parent
-    first = checkpoint.load_weights(checkpoint.snapshot_folder(folder, 4))
+    first = checkpoint.load_weights(run_folder.snapshot_folder(folder, 4))
     lr, ends = 1e-4, {}
     for wd in (0.0, 2.0):
         child = _child(
@@ -98,7 +128,7 @@ def test_another_decay_and_learning_rate_act_on_the_old_state(parent, tmp_path):
             steps=1,
         )
         fit(child, lambda m: None, folder=tmp_path / str(wd), resolve=lambda run: folder)
-        ends[wd] = checkpoint.load_weights(checkpoint.snapshot_folder(tmp_path / str(wd), 1))
+        ends[wd] = checkpoint.load_weights(run_folder.snapshot_folder(tmp_path / str(wd), 1))
     role_of = roles(language_model(PARENT.model, 128))
     for name, w in first.items():
         assert (w - ends[0.0][name]).abs().max() < 3 * lr  # Adam's step is about its learning rate, the new one

@@ -19,7 +19,7 @@ from decaylab.errors import DecaylabError, unknown
 from decaylab.runs.device import require_device
 from decaylab.runs.launch import launch
 from decaylab.runs.naming import whole_id
-from decaylab.runs.origin import has_ended, require_origin
+from decaylab.runs.origin import has_ended, origin_is_there, require_origin
 from decaylab.runs.queue import Run
 from decaylab.runs.store import RunRow, Store
 from decaylab.runs.torchrun import is_torchrun, train_together
@@ -125,6 +125,11 @@ def _starting_from(default: Any, origin: str) -> Any:
 
 def _train(config: AnyRun, where: _Where) -> int:
     check(config)
+    if where.parallel != "ddp" and not is_torchrun():
+        raise DecaylabError(
+            f"--parallel {where.parallel} shares the weights among torchrun's processes, and this is one by itself: "
+            "start it as `torchrun --nproc-per-node=N -m decaylab train language ...`"
+        )
     require_device(where.device)
     require_data([config])
     from decaylab.train.fitting import lost_in_prompt, require_fit  # torch, which a help text should not wait for
@@ -132,7 +137,9 @@ def _train(config: AnyRun, where: _Where) -> int:
 
     require_names(config)
     config = require_origin(config, where.store)
-    run = Run.of(config, tokens=config.batch_size * config.model.context if isinstance(config, LanguageRun) else 0)
+    run = Run.of(config)
+    if run.needs and origin_is_there(config, where.store):
+        run = dataclasses.replace(run, needs=())
     if not has_ended(run.id, where.store):
         require_fit(config, where.device, processes=int(os.environ["WORLD_SIZE"]) if is_torchrun() else 1)
     if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes speaks for all
@@ -156,6 +163,8 @@ def _train(config: AnyRun, where: _Where) -> int:
 def _print(row: RunRow, config: AnyRun) -> None:
     """Say how a run ended, with its last losses, its speed and what it made of its prompt."""
     print(f"run {row.id}: {row.status}{f' ({row.reason})' if row.reason else ''}, {row.step} steps")
+    if "spike" in row.summary and not row.reason:  # of a run that went on all the same
+        print(f"  spike: {row.summary['spike']}")
     for key in sorted(k for k in row.summary if k.split("/")[-1] in ("loss", "error", "gap") or k in _SHOWN):
         print(f"  {key:<24} {row.summary[key]:.6g}")
     if "completion" in row.summary:

@@ -14,8 +14,10 @@ from decaylab.runs.database import StoreUnreachable
 from decaylab.runs.pulse import Pulse
 from decaylab.runs.store import Store
 from decaylab.runs.writer import LeaseLost
+from decaylab.train import run_folder
 
 _PATIENCE_SECONDS = 600.0
+_ERROR = "error.txt"
 _Result = TypeVar("_Result")
 
 
@@ -72,7 +74,10 @@ class Attempt:
         self._pulse.__enter__()
 
     def record(self, mapping: Mapping[str, Any]) -> None:
-        """Take metrics, or the step at which training goes on, or word that a checkpoint comes."""
+        """Take metrics, what the machine can do, the step from which training goes on, or word of a checkpoint."""
+        if "peak_flops" in mapping:
+            self._insist(lambda: self._store.describe(self._run_id, self._worker, mapping))
+            return
         if not self._started:
             # What an earlier attempt wrote after its checkpoint (or at all, without one) is written again.
             self._started = True
@@ -97,7 +102,10 @@ class Attempt:
         return not self._boss.stopping
 
     def end(self, ended: Outcome | Exception) -> None:
-        """Write how the run ended and give its lease back; whatever a run does wrong, the other runs go on."""
+        """Write how the run ended and give its lease back; whatever a run does wrong, the other runs go on.
+
+        What it needed to go on is removed last, when nothing can make it go on any more.
+        """
         error = ended if isinstance(ended, Exception) else None
         if error is None:
             try:
@@ -109,15 +117,18 @@ class Attempt:
             return
         if error is None:
             assert not isinstance(ended, Exception)
-            self._finish(status=ended.status, reason=ended.reason, summary=ended.summary, step=ended.steps)
+            (self.folder / _ERROR).unlink(missing_ok=True)  # of an earlier attempt
+            how = {"status": ended.status, "reason": ended.reason, "summary": ended.summary, "step": ended.steps}
+            if self._finish(**how) and ended.status == "done":
+                run_folder.prune(self.folder, keep=0)
             return
-        atomic_write_text(self.folder / "error.txt", "".join(traceback.format_exception(error)))
+        atomic_write_text(self.folder / _ERROR, "".join(traceback.format_exception(error)))
         with suppress(DecaylabError):
             self._metrics.flush()  # what it measured before may tell why
         self._finish(status="failed", reason=traceback.format_exception_only(error)[-1].strip().splitlines()[0])
 
-    def _finish(self, **how: Any) -> None:
-        self._insist(lambda: self._store.finish(self._run_id, self._worker, **how))
+    def _finish(self, **how: Any) -> bool:
+        return self._insist(lambda: self._store.finish(self._run_id, self._worker, **how))
 
     def _insist(self, action: Callable[[], _Result]) -> _Result:
         return insist(action, self._boss)

@@ -136,7 +136,7 @@ class _Launch:
         if len(skipped) < len(self._queue.runs):
             device, gpus = find_device(self._device)
             shown = display(self._progress)
-            meter = Meter(self._queue.runs, began)
+            meter = Meter(self._queue.runs, began, self._store.peak_flops)
             try:
                 with tempfile.TemporaryDirectory(prefix="decaylab-") as scratch, self._signals_counted():
                     while not self._signals and not self._queue.is_settled():

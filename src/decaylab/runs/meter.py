@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from decaylab.runs.queue import Run
@@ -12,13 +12,23 @@ from decaylab.runs.store import State
 
 @dataclass(frozen=True)
 class Pace:
-    """One running run: name, steps done and in all, steps a second (``None`` until two reports came), tokens a step."""
+    """One running run.
+
+    Attributes:
+        name: What it is called.
+        step: Steps done.
+        total_steps: Steps in all, 0 while nobody has said.
+        rate: Steps a second; ``None`` until two reports came.
+        tokens: Tokens a step; 0 where they are not counted.
+        share: Its operations a second as a share of what its machine was measured to do; 0 where that was not measured.
+    """
 
     name: str
     step: int
     total_steps: int
     rate: float | None
     tokens: int = 0
+    share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -43,10 +53,18 @@ class View:
 
 
 class Meter:
-    """Turns successive states of the runs into rates and an estimate."""
+    """Turns successive states of the runs into rates and an estimate.
 
-    def __init__(self, runs: Sequence[Run], now: float) -> None:
-        self._runs = {run.id: run for run in runs}
+    Args:
+        runs: What is trained.
+        now: Seconds of a monotonic clock.
+        peak: Gives the operations a second of the machine that trains a run, 0 where they were not measured; asked once
+            for each worker that takes it.
+    """
+
+    def __init__(self, runs: Sequence[Run], now: float, peak: Callable[[str], float] = lambda run_id: 0.0) -> None:
+        self._runs, self._peak = {run.id: run for run in runs}, peak
+        self._peaks: dict[tuple[str, str], float] = {}  # by run and worker
         self._start = self._last = now
         self._busy = 0.0  # worker seconds spent on runs
         self._achieved: dict[str, float] = {}  # share of each run trained since the start of this launch
@@ -67,7 +85,8 @@ class Meter:
                 failed += 1
             elif state.alive:
                 rate = self._rate(run.id, state, now)
-                running.append(Pace(run.name, state.step, state.total_steps, rate, run.tokens))
+                share_of_peak = self._share_of_peak(run, state, rate)
+                running.append(Pace(run.name, state.step, state.total_steps, rate, run.tokens, share_of_peak))
                 rest.append((run.cost * (1 - share), (state.total_steps - state.step) / rate if rate else None))
             else:
                 waiting.append(run.cost * (1 - share))
@@ -76,6 +95,14 @@ class Meter:
         return View(
             len(self._runs), ended, failed, tuple(running), now - self._start, self._eta(rest, waiting, workers)
         )
+
+    def _share_of_peak(self, run: Run, state: State, rate: float | None) -> float:
+        if not rate or not run.flops:
+            return 0.0
+        key = run.id, state.worker
+        if key not in self._peaks:  # it trains, so it has measured, if it does
+            self._peaks[key] = self._peak(run.id)
+        return rate * run.flops / self._peaks[key] if self._peaks[key] else 0.0
 
     def _rate(self, run_id: str, state: State, now: float) -> float | None:
         worker, since, step = self._first.get(run_id, ("", 0.0, 0))  # when the first step was still to come

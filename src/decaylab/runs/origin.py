@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import re
+from functools import partial
 from pathlib import Path
 
 from decaylab.errors import DecaylabError, unknown
 from decaylab.runs.naming import whole_id
 from decaylab.runs.store import RunRow, Store
+from decaylab.train import run_folder
 from decaylab.train.config import FOREIGN, AnyRun, InitFrom, LanguageRun, from_dict, kind, run_id
 
-_SNAPSHOT = re.compile(r"snapshot-(\d+)")
 # Settings of a model that change neither the names nor the shapes of its weights.
 _FREE = {"activation", "attention", "dropout", "init_std", "num_heads", "vocab_size"}
 _SHOWN = 12
@@ -52,48 +52,47 @@ def require_origin(config: AnyRun, url: str | None) -> AnyRun:
         own, row = store.get(run_id(config)), store.get(source.run)
         assert row is not None
         if own is None or not own.is_ended:  # what has ended needs no beginning
-            _check_settings(config, source, row)
-            _check_snapshot(source, row, store.folder(row.id))
+            folder = store.folder(row.id)
+            _check_settings(config, source, row, folder)
+            _check_snapshot(source, row, folder)
     return config
 
 
+def origin_is_there(config: AnyRun, url: str | None) -> bool:
+    """Whether the weights that a run starts from lie in the store already, so that it need not wait for their run."""
+    source = config.init_from
+    if source is None or source.run.startswith(FOREIGN):
+        return True
+    with Store(url, create=False) as store:
+        return run_folder.weights_at(store.folder(source.run), source.step, optimizer=source.optimizer) is not None
+
+
 def _check_snapshot(source: InitFrom, row: RunRow, folder: Path) -> None:
-    if row.is_ended:
-        steps, verb = _written(folder), "kept"
-    elif row.alive:
-        steps, verb = _planned(row), "will keep"
-    else:
-        raise DecaylabError(
-            f"this run starts from run {row.id}, which has not ended ({row.status} at step {row.step}): train that one "
-            "first"
-        )
+    """Refuse a step of which nothing is kept: by a run in training later on, by any other on disk."""
+    steps, verb = (_planned(row), "will keep") if row.alive else (_written(folder), "kept")
     if source.step in steps:
         return
     if not steps:
-        raise DecaylabError(f"run {row.id} {verb} no snapshots: train one like it with --snapshots-every")
+        unfinished = "" if row.is_ended or row.alive else f", and has not ended ({row.status} at step {row.step})"
+        raise DecaylabError(f"run {row.id} {verb} no snapshots{unfinished}: train one like it with --snapshots-every")
     shown = ", ".join(map(str, steps[:_SHOWN])) + (f" ... {steps[-1]}" if len(steps) > _SHOWN else "")
     raise DecaylabError(f"run {row.id} {verb} no snapshot of step {source.step}; it {verb} those of {shown}")
 
 
 def _written(folder: Path) -> list[int]:
-    paths = folder.iterdir() if folder.is_dir() else ()
-    return sorted(int(match[1]) for path in paths if (match := _SNAPSHOT.fullmatch(path.name)))
+    """Return the steps of the snapshots, and of the checkpoints of a run that is not done."""
+    return sorted({step for step, _ in [*run_folder.snapshots(folder), *run_folder.checkpoints(folder)]})
 
 
 def _planned(row: RunRow) -> list[int]:
-    """Return the steps of which a run in training keeps a snapshot; ``decaylab.train.training`` decides it there."""
+    """Return the steps of which a run in training keeps a snapshot."""
     config, total = from_dict(row.config), row.total_steps
     unit = 1 if isinstance(config, LanguageRun) else max(1, total // config.epochs)
-    every = config.snapshots_every * unit
-    chosen = {place * unit for place in config.snapshots_at if 0 <= place * unit <= total}
-    if every:
-        chosen |= set(range(0, total + 1, every))
-    if isinstance(config, LanguageRun):
-        chosen.add(total)
-    return sorted(chosen)
+    keeps = partial(run_folder.keeps_snapshot, config, total=total, unit=unit)
+    return [step for step in range(total + 1) if keeps(step)]
 
 
-def _check_settings(config: AnyRun, source: InitFrom, row: RunRow) -> None:
+def _check_settings(config: AnyRun, source: InitFrom, row: RunRow, folder: Path) -> None:
     other = from_dict(row.config)
     if kind(other) != kind(config):
         raise DecaylabError(f"run {row.id} is a {kind(other)} run: a {kind(config)} run cannot start from it")
@@ -107,7 +106,8 @@ def _check_settings(config: AnyRun, source: InitFrom, row: RunRow) -> None:
     averages = [f"ema{c:g}" for c in other.averages.ema] + (["uniform"] if other.averages.uniform else [])
     if source.weights not in ("iterate", *averages):
         raise unknown(f"average of run {row.id}", source.weights, ["iterate", *averages])
-    if source.optimizer and not other.snapshot_optimizer:
+    with_optimizer = other.snapshot_optimizer or run_folder.checkpoint_folder(folder, source.step).is_dir()
+    if source.optimizer and not with_optimizer:
         raise DecaylabError(
             f"the snapshots of run {row.id} hold no optimizer state: train one like it with --snapshot-optimizer"
         )

@@ -92,7 +92,9 @@ def _rate(pace: Pace) -> str:
     if not pace.rate:
         return ""
     steps = f"{pace.rate:.3g} steps/s" if pace.rate >= 0.1 else f"{1 / pace.rate:.3g} s/step"
-    return f" ({steps}, {pace.rate * pace.tokens:,.0f} tokens/s)" if pace.tokens else f" ({steps})"
+    tokens = f", {pace.rate * pace.tokens:,.0f} tokens/s" if pace.tokens else ""
+    share = f", {pace.share:.0%} of peak" if pace.share else ""
+    return f" ({steps}{tokens}{share})"
 
 
 def _drawing(view: View) -> RenderableType:

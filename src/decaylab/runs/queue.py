@@ -12,8 +12,8 @@ from typing import Any
 from decaylab.errors import DecaylabError
 from decaylab.runs.store import State, Store
 from decaylab.train.company import MOST, company
-from decaylab.train.config import AnyRun, kind, run_id, to_dict
-from decaylab.train.cost import cost, needs, threads_hint
+from decaylab.train.config import AnyRun, LanguageRun, kind, run_id, to_dict
+from decaylab.train.cost import cost, flops_per_step, needs, threads_hint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class Run:
         company: What runs that can be trained side by side on a CPU have in common, see `decaylab.train.company`.
         label: Name for the progress display; the id by default.
         tokens: Tokens a step, for the display; 0 where nothing of that name is trained on.
+        flops: Floating-point operations a step, for the display; 0 where they are not counted.
     """
 
     id: str
@@ -41,9 +42,10 @@ class Run:
     company: str | None = None
     label: str = ""
     tokens: int = 0
+    flops: float = 0.0
 
     @classmethod
-    def of(cls, config: AnyRun, *, label: str = "", tokens: int = 0) -> Run:
+    def of(cls, config: AnyRun, *, label: str = "") -> Run:
         """Give the run of some settings, with what follows from them: its id, its cost, its needs."""
         return cls(
             id=run_id(config),
@@ -54,13 +56,20 @@ class Run:
             needs=needs(config),
             company=company(config, "cpu"),
             label=label,
-            tokens=tokens,
+            **_counts(config),
         )
 
     @property
     def name(self) -> str:
         """What the progress display calls it."""
         return self.label or f"{self.kind} {self.id[:8]}"
+
+
+def _counts(config: AnyRun) -> dict[str, Any]:
+    """Count what the display tells of a language run; of a vision model nobody knows the tokens."""
+    if not isinstance(config, LanguageRun):
+        return {}
+    return {"tokens": config.batch_size * config.model.context, "flops": flops_per_step(config)}
 
 
 class Queue:

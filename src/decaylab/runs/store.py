@@ -187,6 +187,21 @@ class Store:
         values = {"step": step, "total_steps": total_steps, "heartbeat": now, "lease_until": now + seconds}
         return self._update(_held(run_id, worker), values) > 0
 
+    def describe(self, run_id: str, worker: str, more: Mapping[str, Any]) -> bool:
+        """Add to what is known of the machine that a run is trained on.
+
+        Returns:
+            ``False``, and nothing changed, when the lease was lost.
+        """
+        row = self.get(run_id)
+        known = {} if row is None else row.environment
+        return self._update(_held(run_id, worker), {"environment": json.dumps({**known, **more})}) > 0
+
+    def peak_flops(self, run_id: str) -> float:
+        """Return what the machine that a run is trained on was measured to do, operations a second; 0 if it was not."""
+        row = self.get(run_id)
+        return 0.0 if row is None else float(row.environment.get("peak_flops", 0.0))
+
     def finish(
         self,
         run_id: str,

@@ -72,7 +72,7 @@ def _lead(store: Store, run: Run, processes: Processes, lease_seconds: float, ch
     for held in store.held_by(name):
         store.finish(held, name, status="waiting")
     queue = Queue(store, [run])
-    meter, shown = Meter([run], time.monotonic()), display(True)
+    meter, shown = Meter([run], time.monotonic(), store.peak_flops), display(True)
 
     def target(
         config: Mapping[str, Any],

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -25,10 +24,6 @@ from decaylab.decay.sharding import local
 from decaylab.errors import DecaylabError
 from decaylab.train.config import AnyRun, from_dict, to_dict
 from decaylab.train.distributed import piece, whole
-
-KEEP = 2
-_NAME = re.compile(r"checkpoint-(\d+)")
-_HALF = ".*-*.*.????????"  # what save() gives a folder that it has not finished
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -83,7 +78,7 @@ def save(folder: Path, config: AnyRun, tensors: Mapping[str, Tensor], state: Map
         state: Everything else: tensors, numbers, strings and containers of them.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")  # as _HALF has it
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")  # as sweep() knows
     temporary.mkdir()
     try:
         save_file({name: tensor.cpu() for name, tensor in tensors.items()}, temporary / "weights.safetensors")
@@ -144,33 +139,3 @@ def load_config(folder: Path) -> AnyRun:
         raise DecaylabError(f"there is no checkpoint at {folder}: expected {path.name} in it") from None
     except (ValueError, DecaylabError) as error:  # not JSON, not UTF-8, or other settings
         raise DecaylabError(f"{path} is damaged ({error}); expected the run's settings as JSON") from None
-
-
-def checkpoint_folder(folder: Path, step: int) -> Path:
-    """Return where a run keeps the checkpoint after ``step`` steps."""
-    return folder / f"checkpoint-{step}"
-
-
-def snapshot_folder(folder: Path, step: int) -> Path:
-    """Return where a run keeps the snapshot after ``step`` steps; snapshots are never cleaned up by the run."""
-    return folder / f"snapshot-{step}"
-
-
-def checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """List a run's whole checkpoints as (steps done, folder), newest first."""
-    if not folder.is_dir():
-        return []
-    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
-    return sorted(found, reverse=True)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what a process that was killed while it wrote has left half written in a run's folder."""
-    for path in folder.glob(_HALF):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def prune(folder: Path, keep: int = KEEP) -> None:
-    """Remove all but the newest ``keep`` checkpoints."""
-    for _, path in checkpoints(folder)[keep:]:
-        shutil.rmtree(path, ignore_errors=True)

@@ -239,11 +239,11 @@ class Divergence:
 
 @dataclass(frozen=True, kw_only=True)
 class InitFrom:
-    """Start from another run's snapshot, or from a published checkpoint, instead of from random weights.
+    """Start from another run's snapshot or checkpoint, or from published weights, instead of from random ones.
 
     Attributes:
         run: The other run's id; or ``hf:FOLDER``, a GPT-2 saved by transformers, whose settings this run's model has.
-        step: The step of the snapshot.
+        step: The step of the snapshot, or of a checkpoint that an interrupted or diverged run has left.
         weights: ``iterate`` or one of its averages.
         optimizer: Whether the optimizer's state comes along.
     """

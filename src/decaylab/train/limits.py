@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -11,6 +12,9 @@ from decaylab.errors import DecaylabError, unknown
 if TYPE_CHECKING:
     from decaylab.train.config import AnyRun, LanguageRun, VisionRun
 
+# What only some optimizers have.
+_OPTIMIZER_SETTINGS = {"sgd": {"momentum", "dampening"}, "adamw": {"betas", "eps"}, "signsgd": {"momentum"}}
+_SOME_HAVE = set().union(*_OPTIMIZER_SETTINGS.values())
 # Penalties in the loss itself, and the factor c of their gradient c * weight_decay * w.
 LOSS_PENALTIES = {"loss-l2": 2.0, "loss-l2-half": 1.0}
 
@@ -39,6 +43,7 @@ def check(config: AnyRun) -> None:
         raise DecaylabError(f"seed must be below 2^63, not {config.seed}")
     _check_decay(config)
     _check_arithmetic(config)
+    _check_optimizer(config)
     _check_plan(config)
     if isinstance(config, VisionRun):
         _check_vision(config)
@@ -90,6 +95,18 @@ def _shares(config: AnyRun) -> Iterator[tuple[str, float]]:
         yield "data.label_noise", config.data.label_noise
     if hasattr(config.model, "dropout"):
         yield "model.dropout", config.model.dropout
+
+
+def _check_optimizer(config: AnyRun) -> None:
+    """Refuse settings that the optimizer has not: they would change the run's id and nothing else."""
+    settings = config.optimizer
+    own = _OPTIMIZER_SETTINGS[settings.name]
+    for field in dataclasses.fields(settings):
+        if field.name in _SOME_HAVE - own and getattr(settings, field.name) != field.default:
+            owners = " and ".join(name for name, has in _OPTIMIZER_SETTINGS.items() if field.name in has)
+            raise DecaylabError(f"optimizer.{field.name} is for {owners}; {settings.name} has none: leave it out")
+    if settings.dampening and not settings.momentum:
+        raise DecaylabError("optimizer.dampening acts on the momentum, which is 0: leave it out, or set momentum")
 
 
 def _check_decay(config: AnyRun) -> None:

@@ -12,8 +12,9 @@ from decaylab.train.agenda import Heartbeat
 from decaylab.train.company import company
 from decaylab.train.config import AnyRun, check
 from decaylab.train.distributed import Processes
+from decaylab.train.outcome import Outcome
 from decaylab.train.side_by_side import Runner, drive
-from decaylab.train.training import Outcome, Record, Training
+from decaylab.train.training import Record, Training
 
 Resolve = Callable[[str], Path]
 
@@ -25,8 +26,10 @@ class Job:
     Attributes:
         config: Everything that decides the result.
         record: Receives ``{"step": ..., key: value, ...}``; after a resume at step s first ``{"resume": s}``, and
-            ``{"checkpoint": s}`` right before a checkpoint is written, when all before it has to be safe.
-        folder: Where checkpoints and snapshots go; without one nothing is written.
+            ``{"checkpoint": s}`` right before a checkpoint is written, when all before it has to be safe; of a long
+            language run before all of it ``{"peak_flops": operations a second}``, see `decaylab.train.peak`.
+        folder: Where checkpoints and snapshots go; without one nothing is written. The last checkpoints stay: whoever
+            has kept the outcome of a run that is done may remove them (`decaylab.train.run_folder.prune`).
         heartbeat: Called about once a second with (steps done, total); False stops the run after a checkpoint.
     """
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from decaylab.models import Lanes
+from decaylab.train.outcome import Outcome
 from decaylab.train.tasks import Batch
-from decaylab.train.training import Losses, Outcome, Training
+from decaylab.train.training import Losses, Training
 
 Loop = Generator[list[Batch], Losses, Outcome]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from decaylab.errors import DecaylabError
 from decaylab.models import transformers_format
-from decaylab.train import checkpoint
+from decaylab.train import checkpoint, run_folder
 from decaylab.train.config import FOREIGN, AnyRun, InitFrom, LanguageModel, LanguageRun
 
 Resolve = Callable[[str], Path]
@@ -79,12 +79,12 @@ def first_optimizer_state(source: InitFrom, resolve: Resolve | None, device: tor
 def _origin(source: InitFrom, resolve: Resolve | None) -> Path:
     if resolve is None:
         raise DecaylabError(f"this run starts from run {source.run}: train it in the store that holds that run")
-    folder = checkpoint.snapshot_folder(resolve(source.run), source.step)
-    if not folder.is_dir():
+    found = run_folder.weights_at(resolve(source.run), source.step, optimizer=source.optimizer)
+    if found is None:
         raise DecaylabError(
             f"run {source.run} has no snapshot at step {source.step}: train that run first, with snapshots_every"
         )
-    return folder
+    return found
 
 
 def foreign_weights(folder: Path, model: LanguageModel, vocab_size: int) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from decaylab.errors import DecaylabError
-from decaylab.train import checkpoint
+from decaylab.train import checkpoint, run_folder
 from decaylab.train.config import AnyRun, run_id
 from decaylab.train.distributed import Processes, load_whole_state, whole_state
 
@@ -94,7 +94,7 @@ class RunState:
     def resume(self, folder: Path) -> int:
         """Load the newest checkpoint that is whole and belongs to this run; return its step, or 0."""
         if self._processes.leads:
-            checkpoint.sweep(folder)
+            run_folder.sweep(folder)
         for done, path in self._candidates(folder):
             try:
                 tensors, state = checkpoint.load_weights(path), checkpoint.load_state(path, self._device)
@@ -115,9 +115,9 @@ class RunState:
     def _candidates(self, folder: Path) -> list[tuple[int, Path]]:
         """List the checkpoints to try: the leader all of them, the others the one that it has read."""
         if self._processes.leads:
-            return checkpoint.checkpoints(folder)
+            return run_folder.checkpoints(folder)
         (done,) = self._processes.agree(0)
-        return [(done, checkpoint.checkpoint_folder(folder, done))] if done else []
+        return [(done, run_folder.checkpoint_folder(folder, done))] if done else []
 
     def _take(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any], path: Path, done: int) -> None:
         checkpoint.load_model_tensors(self._model, tensors, str(path))

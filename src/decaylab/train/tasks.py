@@ -32,7 +32,6 @@ class Task(Protocol):
     total_steps: int
     steps_per_epoch: int | None
     evaluate_every: int
-    snapshots_every: int
     examples_per_step: int
     fingerprints: dict[str, str]
 
@@ -121,7 +120,6 @@ class VisionTask:
         self.steps_per_epoch: int | None = math.ceil(self._size / config.batch_size)
         self.total_steps = config.epochs * self.steps_per_epoch
         self.evaluate_every = config.evaluation.every * self.steps_per_epoch
-        self.snapshots_every = config.snapshots_every * self.steps_per_epoch
         self.examples_per_step = config.batch_size
         self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.long))
         self._device = device
@@ -216,7 +214,6 @@ class LanguageTask:
         self.steps_per_epoch: int | None = None
         self.total_steps = config.steps
         self.evaluate_every = config.evaluation.every
-        self.snapshots_every = config.snapshots_every
         self.examples_per_step = config.batch_size * context
         # Evaluation batches depend on the data alone: every run, whatever its seed, is measured on the same text.
         count, size = config.evaluation.batches, config.evaluation.batch_size

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +20,9 @@ from torch import Tensor, nn
 
 from decaylab import probes
 from decaylab.decay.sharding import local
+from decaylab.errors import DecaylabError
 from decaylab.schedules import value as schedule_value
-from decaylab.train import checkpoint
+from decaylab.train import run_folder
 from decaylab.train.agenda import Agenda, Heartbeat, Order
 from decaylab.train.averaging import WeightAverages
 from decaylab.train.build import stepper
@@ -31,6 +31,7 @@ from decaylab.train.cost import flops_per_step
 from decaylab.train.distributed import Processes, load_whole_state
 from decaylab.train.divergence import DivergenceWatch
 from decaylab.train.measuring import Measuring
+from decaylab.train.outcome import Outcome, speeds
 from decaylab.train.peak import peak_flops
 from decaylab.train.rounding import StochasticRounding
 from decaylab.train.start import first_optimizer_state, load_first_weights
@@ -41,26 +42,6 @@ Record = Callable[[Mapping[str, float]], None]
 Losses = Sequence[Tensor]
 _WORTH_A_MEASUREMENT = 1e12  # floating-point operations
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        status: ``done``, ``diverged`` (a result too) or ``interrupted`` (goes on from its checkpoint).
-        reason: Why, where it is not ``done``.
-        steps: Steps done.
-        summary: Last metrics; seconds and speed, for language with ``share_of_peak``: the operations of its matrix
-            products (backward counted twice, causal attention by half) over what the machine was measured to do;
-            ``spikes`` and what was said of one that lasted; the prompt's ``completion``; ``data``, a hash of the
-            training data, because the embedded corpus is another one with another Python; ``text``, one of the text.
-    """
-
-    status: Literal["done", "diverged", "interrupted"]
-    reason: str = ""
-    steps: int = 0
-    summary: Mapping[str, float | str] = field(default_factory=dict)
 
 
 class Training:
@@ -91,10 +72,12 @@ class Training:
         self.device = torch.device(processes.device)
         self.task = build_task(config, self.device, processes)
         self.model = self.task.model.to(_DTYPES[config.weights]).train()
+        self._no_origin: DecaylabError | None = None
         if config.init_from is not None:
-            load_first_weights(config, self.model, resolve)
-            if config.init_from.weights != "iterate":
-                self.task.recalibrate(self.model)
+            with self._excused():
+                load_first_weights(config, self.model, resolve)
+                if config.init_from.weights != "iterate":
+                    self.task.recalibrate(self.model)
         processes.shard(self.model)
         self.parameters = list(self.model.parameters())  # walking the modules would cost as much as a small layer
         self.total = self.task.total_steps
@@ -103,7 +86,8 @@ class Training:
         self.optimizer = self.stepper.optimizer
         self.rounding = StochasticRounding(self.parameters, config.seed) if config.stochastic_rounding else None
         if config.init_from is not None and config.init_from.optimizer:
-            self._start_optimizer(first_optimizer_state(config.init_from, resolve, self.device))
+            with self._excused():
+                self._start_optimizer(first_optimizer_state(config.init_from, resolve, self.device))
         self.averages = WeightAverages(config.averages, self.model, self.total)
         self.measuring = Measuring(config, self.task, self.model, self.averages, processes, self._autocast)
         objective: nn.Module = Objective(self.model, self.task.loss)
@@ -117,7 +101,7 @@ class Training:
         self.done = 0
         # Runs of a moment, such as those of tests, are not worth a measurement of the machine.
         lasts = isinstance(config, LanguageRun) and flops_per_step(config) * self.total > _WORTH_A_MEASUREMENT
-        self.peak = peak_flops(str(self.device), _DTYPES[config.precision], torch.get_num_threads()) if lasts else 0.0
+        self.peak = self._measure_peak() if lasts else 0.0
         parts = {"averages": self.averages, "scaler": self.scaler, "watch": self.watch, "probes": self.probes}
         self.state = RunState(config, self.model, self.optimizer, self.tally, parts, processes, self._widened)
         if processes.rank:
@@ -148,6 +132,8 @@ class Training:
         """
         start = self.done = self._resume() if resume else 0
         if start == 0:
+            if self._no_origin is not None:
+                raise self._no_origin
             self._evaluate(0)
             self._snapshot(0)
         agenda = Agenda(self.processes, heartbeat, checkpoint_seconds, start)
@@ -169,6 +155,23 @@ class Training:
                 return self._outcome("interrupted", done, agenda.began, start, f"stopped at step {done}")
         self._conclude()
         return self._outcome("done", self.total, agenda.began, start)
+
+    def _measure_peak(self) -> float:
+        """Measure the operations a second of all processes together, and tell it: progress is a share of it."""
+        peak = peak_flops(str(self.device), _DTYPES[self.config.precision], torch.get_num_threads())
+        peak *= self.processes.size
+        self.record({"peak_flops": peak})
+        return peak
+
+    @contextmanager
+    def _excused(self) -> Iterator[None]:
+        """Do without weights to start from where there is a checkpoint to go on from: they may be gone by then."""
+        try:
+            yield
+        except DecaylabError as error:
+            if self.folder is None or not run_folder.checkpoints(self.folder):
+                raise
+            self._no_origin = error
 
     def _start_optimizer(self, state: dict[str, Any]) -> None:
         """Take over an optimizer's state, but not its settings."""
@@ -260,15 +263,13 @@ class Training:
         self._emit(done, metrics)
 
     def _conclude(self) -> None:
-        """Measure what only the end of a run has, and let the model complete its prompt; checkpoints have served."""
+        """Measure what only the end of a run has, and let the model complete its prompt."""
         metrics = self.measuring.conclude()
         if metrics:
             self._emit(self.total, metrics)
         completion = self.task.complete(self.model)
         if completion is not None:
             self.last["completion"] = completion
-        if self.folder is not None and self.processes.leads:
-            checkpoint.prune(self.folder, keep=0)
 
     def _emit(self, done: int, values: Mapping[str, float]) -> None:
         self.last.update(values)
@@ -278,18 +279,14 @@ class Training:
     def _save(self, done: int) -> None:
         if self.folder is not None:
             self.record({"checkpoint": done})
-            self.state.save(checkpoint.checkpoint_folder(self.folder, done))
+            self.state.save(run_folder.checkpoint_folder(self.folder, done))
             if self.processes.leads:
-                checkpoint.prune(self.folder)
+                run_folder.prune(self.folder)
 
     def _snapshot(self, done: int) -> None:
-        every, unit = self.task.snapshots_every, self.task.steps_per_epoch or 1
-        wanted = bool(every) and done % every == 0
-        wanted = wanted or (done % unit == 0 and done // unit in self.config.snapshots_at)
-        # What a finished language model says is asked later on, too.
-        wanted = wanted or (done == self.total and isinstance(self.config, LanguageRun))
-        if self.folder is not None and wanted:
-            folder = checkpoint.snapshot_folder(self.folder, done)
+        unit = self.task.steps_per_epoch or 1
+        if self.folder is not None and run_folder.keeps_snapshot(self.config, done, total=self.total, unit=unit):
+            folder = run_folder.snapshot_folder(self.folder, done)
             self.state.save(folder, optimizer=self.config.snapshot_optimizer)
 
     def _resume(self) -> int:
@@ -306,22 +303,14 @@ class Training:
         start: int,
         reason: str = "",
     ) -> Outcome:
-        seconds = time.monotonic() - began
-        speed = (done - start) / seconds if seconds else 0.0
-        timing: dict[str, float | str] = {
-            "seconds": seconds,
-            "steps_per_second": speed,
-            "examples_per_second": speed * self.task.examples_per_step,
+        told: dict[str, float | str] = {
+            **speeds(self.config, done - start, time.monotonic() - began, self.task.examples_per_step, self.peak),
             "spikes": float(self.watch.spikes),
         }
-        if isinstance(self.config, LanguageRun):
-            timing["tokens_per_second"] = timing["examples_per_second"]
-        if self.peak:
-            timing["share_of_peak"] = speed * flops_per_step(self.config) / (self.peak * self.processes.size)
         if self.watch.lasting:
-            timing["spike"] = self.watch.lasting
+            told["spike"] = self.watch.lasting
         return Outcome(
-            status=status, reason=reason, steps=done, summary={**self.last, **timing, **self.task.fingerprints}
+            status=status, reason=reason, steps=done, summary={**self.last, **told, **self.task.fingerprints}
         )
 
 
