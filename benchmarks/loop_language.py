@@ -2,7 +2,8 @@
 
 The model has 4 layers of width 192, 6 heads, context 256, a vocabulary of 256 bytes; batch 16. Both sides read the same
 bytes and take the same number of steps with AdamW and clip. Measurements are interleaved, each in a process of its own
-with torch's default threads; medians are compared. Printed:
+with torch's default threads; medians are compared. Ours also runs as a script would that leaves the C library's settings
+alone ("memory given back"). Printed:
 
 - tokens a second, after the first quarter of the steps, which has the warm-up and, where there is one, the compilation;
 - peak resident memory of the process that trains, evaluation and its share of the compilation included;
@@ -52,9 +53,11 @@ BASE = LanguageRun(
     batch_size=16,
 )
 FAST = "bfloat16 compiled"
+GIVEN_BACK = f"{FAST}, memory given back"
 OURS = {
     "float32": BASE,
     FAST: replace(BASE, precision="bfloat16", compile=True),
+    GIVEN_BACK: replace(BASE, precision="bfloat16", compile=True),
     "bfloat16": replace(BASE, precision="bfloat16"),
 }
 Measured = tuple[list[float], float]
@@ -63,9 +66,12 @@ Measured = tuple[list[float], float]
 
 def steps_of(name: str, steps: int) -> list[float]:
     """Train with our loop and return the seconds between the ends of its steps; the first step has none."""
+    from decaylab.runs.allocator import keep_freed_memory
     from decaylab.train import loop
     from decaylab.train.agenda import Agenda
 
+    if name != GIVEN_BACK:
+        keep_freed_memory()  # as workers do
     ends: list[float] = []
     original = Agenda.after
 
@@ -83,9 +89,11 @@ def blocks_with_and_without_probes(blocks: int) -> list[list[float]]:
 
     Both report their mean loss once a block, so the probes alone are the difference.
     """
+    from decaylab.runs.allocator import keep_freed_memory
     from decaylab.train.distributed import Processes
     from decaylab.train.training import Training
 
+    keep_freed_memory()
     trainings = []
     for names in ((), ("norms", "effective_lr")):
         config = replace(OURS[FAST], steps=10**6, probes=Probes(names=names, every=PROBES_EVERY))

@@ -98,6 +98,18 @@ def test_agrees_with_a_plain_loop(switches, attention):
     assert torch.allclose(model(tokens), _slow_logits(model, tokens), atol=1e-9)
 
 
+@pytest.mark.parametrize("length", [128, 129, 300, 1024])
+def test_rows_in_blocks_give_the_same_losses_and_gradients(length):
+    torch.manual_seed(0)
+    model = GPT(17, length, 1, 2, 8).double()
+    tokens_BT = torch.randint(17, (2, length))
+    found = []
+    for model.attention in ("flash", "math"):
+        loss = model.loss(tokens_BT, tokens_BT)
+        found.append((loss.detach(), torch.autograd.grad(loss, list(model.parameters()))))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 def test_both_attention_paths_give_the_same_gradients(switches):
     torch.manual_seed(0)

@@ -21,6 +21,9 @@ Activation = Literal["gelu", "gelu_tanh", "relu"]
 _ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu}
 # On a CPU the fused kernel's backward costs more than writing the T x T probabilities, up to about these contexts.
 _MATH_CONTEXT_ON_CPU = {torch.bfloat16: 512, torch.float16: 512, torch.float32: 64, torch.float64: 64}
+# Nearly half of the T x T probabilities are zeros above the diagonal. Blocks of so many rows, but no more blocks than
+# these, leave out most of them; smaller ones cost more in calls than they save.
+_ROWS, _MOST_PARTS = 128, 4
 
 
 class GPT(nn.Module):
@@ -258,11 +261,18 @@ class _Attention(nn.Module):
         # One copy puts q, k and v where batched matrix products can read them without further copies; N = B H.
         q_NTK, k_NTK, v_NTK = heads_BT3HK.permute(2, 0, 3, 1, 4).reshape(3, B * H, T, K).unbind()
         q_NTK, k_NTK = self._normalise(q_NTK, k_NTK)
-        scores_NTT = torch.baddbmm(mask_TT, q_NTK, k_NTK.mT, alpha=1 / math.sqrt(K))
-        weights_NTT = scores_NTT.softmax(-1)
-        if self.dropout:
-            weights_NTT = F.dropout(weights_NTT, self.dropout, self.training)
-        return torch.bmm(weights_NTT, v_NTK).view(B, H, T, K).transpose(1, 2)
+        parts = []
+        rows = max(_ROWS, -(-T // _MOST_PARTS))
+        for first in range(0, T, rows):  # R queries, which see the S positions up to the last of them
+            seen = min(first + rows, T)
+            mask_RS, q_NRK = mask_TT[first:seen, :seen], q_NTK[:, first:seen]
+            scores_NRS = torch.baddbmm(mask_RS, q_NRK, k_NTK[:, :seen].mT, alpha=1 / math.sqrt(K))
+            weights_NRS = scores_NRS.softmax(-1)
+            if self.dropout:
+                weights_NRS = F.dropout(weights_NRS, self.dropout, self.training)
+            parts.append(torch.bmm(weights_NRS, v_NTK[:, :seen]))
+        y_NTK = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return y_NTK.view(B, H, T, K).transpose(1, 2)
 
 
 class _MLP(nn.Module):

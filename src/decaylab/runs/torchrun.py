@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from decaylab.runs.allocator import keep_freed_memory
 from decaylab.runs.attempt import Outcome
 from decaylab.runs.meter import Meter
 from decaylab.runs.progress import display
@@ -54,6 +55,7 @@ def train_together(
     """
     from decaylab.train.distributed import joined
 
+    keep_freed_memory()
     with joined(device, parallel) as processes:
         if not processes.leads:
             _follow(store_url, run, processes)

@@ -21,6 +21,7 @@ from typing import Any
 
 from decaylab.errors import DecaylabError
 from decaylab.runs import environment
+from decaylab.runs.allocator import keep_freed_memory
 from decaylab.runs.attempt import Attempt, Outcome, insist
 from decaylab.runs.queue import Queue, Run
 from decaylab.runs.store import Store
@@ -134,6 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker process; returns its exit code."""
     arguments = _parser().parse_args(argv)
     url = arguments.store or os.environ.get(STORE_VARIABLE)
+    keep_freed_memory()
     try:
         target, side_by_side = _load(arguments.target)
         device = _device(arguments.device)
