@@ -2,8 +2,8 @@
 
 The model has 4 layers of width 192, 6 heads, context 256, a vocabulary of 256 bytes; batch 16. Both sides read the same
 bytes and take the same number of steps with AdamW and clip. Measurements are interleaved, each in a process of its own
-with torch's default threads; medians are compared. Ours also runs as a script would that leaves the C library's settings
-alone ("memory given back"). Printed:
+with torch's default threads; medians are compared. Ours also runs as it would in a script that leaves the C library's
+settings alone ("memory given back"). Printed:
 
 - tokens a second, after the first quarter of the steps, which has the warm-up and, where there is one, the compilation;
 - peak resident memory of the process that trains, evaluation and its share of the compilation included;
