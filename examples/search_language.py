@@ -21,7 +21,8 @@ from decaylab.experiments.grid import grid
 from decaylab.experiments.spec import RunSpec
 from decaylab.runs.launch import launch
 from decaylab.runs.queue import Run
-from decaylab.runs.store import RunRow, Store
+from decaylab.runs.rows import RunRow
+from decaylab.runs.store import Store
 from decaylab.train.config import Divergence, Optimizer
 
 SMALL = trained_only(BRANCH_NORMALISED)

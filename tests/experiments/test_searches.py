@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from decaylab import experiments
-from decaylab.runs.store import RunRow
+from decaylab.runs.rows import RunRow
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = runpy.run_path(str(ROOT / "examples" / "search_language.py"))

@@ -47,6 +47,14 @@ def test_the_page_says_what_a_reader_needs(built):
         assert text in page, text
 
 
+def test_what_was_measured_of_a_machine_does_not_make_it_another(tmp_path):
+    results = language_results()
+    for number, environment in enumerate(results.environments.values()):
+        environment["peak_flops"] = 1e9 + number
+    page = report.build([(LANGUAGE, results)], tmp_path).read_text()
+    assert page.count('<th scope="row">torch</th>') == 1 and "peak_flops" not in page
+
+
 def test_verdicts_as_data(built):
     rulings = {r["claim"]: r for r in json.loads((built.parent / "verdicts.json").read_text())}
     assert rulings["lower"]["verdict"] == "holds"

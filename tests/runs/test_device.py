@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from decaylab.errors import DecaylabError
-from decaylab.runs.device import require_device
+from decaylab.runs.device import require_compiler, require_device
 
 
 @pytest.fixture
@@ -44,6 +44,19 @@ def test_a_device_that_is_not(name, gpus, said, machine):
     machine(gpus=gpus)
     with pytest.raises(DecaylabError, match=said):
         require_device(name)
+
+
+def test_a_cpu_needs_a_compiler_where_a_gpu_does_not(monkeypatch, tmp_path, machine):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(DecaylabError, match=r"no (g|clang)\+\+ here: install it, name another one in CXX"):
+        require_compiler("cpu")
+    machine(gpus=1)
+    require_compiler("cuda")
+    compiler = tmp_path / "c++-13"
+    compiler.touch(mode=0o755)
+    monkeypatch.setenv("CXX", compiler.name)
+    require_compiler("cpu")
 
 
 def test_without_torch_another_process_is_asked(monkeypatch):

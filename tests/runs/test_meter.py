@@ -9,7 +9,7 @@ from rich.console import Console
 from decaylab.runs.meter import Meter, clock
 from decaylab.runs.progress import Lines, Screen, summary
 from decaylab.runs.queue import Run
-from decaylab.runs.store import State
+from decaylab.runs.rows import State
 
 WAITING = State("waiting", False, 0, 0, "", "")
 DONE = State("done", False, 100, 100, "", "")

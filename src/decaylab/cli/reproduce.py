@@ -13,7 +13,7 @@ from decaylab.errors import DecaylabError
 from decaylab.experiments.results import Results
 from decaylab.experiments.spec import RunSpec
 from decaylab.files import require_folder
-from decaylab.runs.device import require_device
+from decaylab.runs.device import require_compiler, require_device
 from decaylab.runs.launch import LaunchReport, launch
 from decaylab.runs.queue import Run
 from decaylab.runs.store import Store
@@ -57,6 +57,8 @@ def reproduce(
             runs.setdefault(spec.id, _run(experiment.id, spec))
     require_device(device)
     configs = [spec.config for _, plan in plans for spec in plan]
+    if any(config.compile for config in configs):
+        require_compiler(device)
     require_data(configs)
     require_whole(configs)
     require_folder(out)

@@ -12,7 +12,8 @@ import tyro
 
 from decaylab.errors import unknown
 from decaylab.files import data_home
-from decaylab.runs.store import RunRow, Store
+from decaylab.runs.rows import RunRow
+from decaylab.runs.store import Store
 
 _USUAL = ("test/error", "val/loss")
 

@@ -16,12 +16,13 @@ import tyro
 from decaylab.cli.parse import parse
 from decaylab.cli.sample import warn_of_lost
 from decaylab.errors import DecaylabError, unknown
-from decaylab.runs.device import require_device
+from decaylab.runs.device import require_compiler, require_device
 from decaylab.runs.launch import launch
 from decaylab.runs.naming import whole_id
 from decaylab.runs.origin import has_ended, origin_is_there, require_origin
 from decaylab.runs.queue import Run
-from decaylab.runs.store import RunRow, Store
+from decaylab.runs.rows import RunRow
+from decaylab.runs.store import Store
 from decaylab.runs.torchrun import is_torchrun, train_together
 from decaylab.train.config import (
     FOREIGN,
@@ -131,6 +132,8 @@ def _train(config: AnyRun, where: _Where) -> int:
             "start it as `torchrun --nproc-per-node=N -m decaylab train language ...`"
         )
     require_device(where.device)
+    if config.compile:
+        require_compiler(where.device)
     require_data([config])
     from decaylab.train.fitting import lost_in_prompt, require_fit  # torch, which a help text should not wait for
     from decaylab.train.names import require_names

@@ -29,6 +29,7 @@ from decaylab.report.tables import Sheet
 
 BADGES = {Verdict.HOLDS: "✓", Verdict.FAILS: "✗", Verdict.UNDECIDED: "?", Verdict.NOT_TESTABLE: "–"}
 _CLASSES = {v: v.name.lower().replace("_", "-") for v in Verdict}
+_MEASURED = {"peak_flops"}  # what differs from run to run on one machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class _Section:
     def environments(self) -> list[tuple[dict[str, Any], int]]:
         """Each different environment with its number of runs."""
         found: dict[str, int] = Counter(
-            json.dumps({k: v for k, v in env.items() if v not in ("", None)})
+            json.dumps({k: v for k, v in env.items() if v not in ("", None) and k not in _MEASURED})
             for env in self.results.environments.values()
         )
         return [(json.loads(text), count) for text, count in found.items() if text != "{}"]

@@ -13,7 +13,7 @@ def keep_freed_memory() -> None:
     """Let the C library reuse what a step has freed, instead of giving it back and asking for fresh pages.
 
     Blocks of up to 32 MiB, the most that glibc takes, come from the heap, and the heap's end is kept up to 1 GiB. The
-    system zeroes each fresh page, a fifth of the time of a small GPT on a CPU (``benchmarks/loop_language.py``).
+    system zeroes each fresh page, which took 8 % of a small GPT's time on a CPU (``benchmarks/loop_language.py``).
     Other C libraries are left as they are. For processes of our own: it is the whole process's setting.
     """
     if not sys.platform.startswith("linux"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +40,23 @@ def require_device(name: str) -> None:
     if number >= gpus:
         there = "cuda:0" if gpus == 1 else f"cuda:0 to cuda:{gpus - 1}"
         raise DecaylabError(f"there is no {name} here: torch finds {there}")
+
+
+def require_compiler(device: str) -> None:
+    """Return when runs with ``compile`` can be compiled on a device: a CPU's code goes through a C++ compiler.
+
+    Args:
+        device: As `require_device` takes it.
+
+    Raises:
+        DecaylabError: torch would not find the compiler.
+    """
+    name = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    if shutil.which(name) is None and find_device(device)[0] == "cpu":
+        raise DecaylabError(
+            f"compile needs a C++ compiler, and there is no {name} here: install it, name another one in CXX, or leave "
+            "compile off"
+        )
 
 
 def find_device(device: str) -> tuple[str, int]:

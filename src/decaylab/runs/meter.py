@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from decaylab.runs.queue import Run
-from decaylab.runs.store import State
+from decaylab.runs.rows import State
 
 
 @dataclass(frozen=True)

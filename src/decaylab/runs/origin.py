@@ -8,7 +8,8 @@ from pathlib import Path
 
 from decaylab.errors import DecaylabError, unknown
 from decaylab.runs.naming import whole_id
-from decaylab.runs.store import RunRow, Store
+from decaylab.runs.rows import RunRow
+from decaylab.runs.store import Store
 from decaylab.train import run_folder
 from decaylab.train.config import FOREIGN, AnyRun, InitFrom, LanguageRun, from_dict, kind, run_id
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from decaylab.errors import DecaylabError
-from decaylab.runs.store import State, Store
+from decaylab.runs.rows import State
+from decaylab.runs.store import Store
 from decaylab.train.company import MOST, company
 from decaylab.train.config import AnyRun, LanguageRun, kind, run_id, to_dict
 from decaylab.train.cost import cost, flops_per_step, needs, threads_hint

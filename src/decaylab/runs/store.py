@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row, and_, delete, func, or_, select, update
+from sqlalchemy import and_, delete, func, or_, select, update
 
 from decaylab.errors import DecaylabError, unknown
 from decaylab.runs import schema
 from decaylab.runs.database import Database, in_parts
+from decaylab.runs.rows import RunRow, State, run_row
 from decaylab.runs.schema import ENDED, STATUSES
 from decaylab.runs.writer import KeyTable, MetricWriter
 
@@ -20,64 +20,6 @@ if TYPE_CHECKING:
     import pandas
 
 _RUNS = schema.runs.c
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunRow:
-    """One run as the store knows it. Times are seconds since 1970 by the database's clock, ``None`` before they come.
-
-    Attributes:
-        id: Hash of the config.
-        kind: ``vision`` or ``language``.
-        config: The frozen config as plain data.
-        status: One of `decaylab.runs.schema.STATUSES`.
-        reason: Why it failed, diverged or was interrupted; empty otherwise.
-        step: Steps trained so far.
-        total_steps: Steps it will have.
-        worker: Who holds the lease, empty when nobody does.
-        alive: Whether the lease still holds: a running run that is not alive will be taken over.
-        heartbeat: Last sign of life.
-        started: First lease.
-        ended: When it was done, diverged or failed.
-        environment: Versions and hardware of the last start.
-        summary: Final values that training reported.
-    """
-
-    id: str
-    kind: str
-    config: dict[str, Any]
-    status: str
-    reason: str
-    step: int
-    total_steps: int
-    worker: str
-    alive: bool
-    heartbeat: float | None
-    started: float | None
-    ended: float | None
-    environment: dict[str, Any]
-    summary: dict[str, Any]
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether the run is never trained again (done, or diverged: a result too)."""
-        return self.status in ENDED
-
-
-class State(NamedTuple):
-    """How one run stands, without its config: what a launcher looks at again and again."""
-
-    status: str
-    alive: bool
-    step: int
-    total_steps: int
-    worker: str
-    reason: str
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether the run is never trained again (done, or diverged: a result too)."""
-        return self.status in ENDED
 
 
 class Store:
@@ -122,10 +64,10 @@ class Store:
         query = select(schema.runs, alive).order_by(_RUNS.num)
         with self._database.read() as connection:
             if run_ids is None:
-                return [_run_row(row) for row in connection.execute(query)]
+                return [run_row(row) for row in connection.execute(query)]
             found = {}
             for part in in_parts(run_ids):
-                found.update({row.id: _run_row(row) for row in connection.execute(query.where(_RUNS.id.in_(part)))})
+                found.update({row.id: run_row(row) for row in connection.execute(query.where(_RUNS.id.in_(part)))})
         return [found[run_id] for run_id in dict.fromkeys(run_ids) if run_id in found]
 
     def states(self, run_ids: Sequence[str]) -> dict[str, State]:
@@ -346,12 +288,3 @@ class Store:
 
 def _held(run_id: str, worker: str) -> Any:
     return and_(_RUNS.id == run_id, _RUNS.status == "running", _RUNS.worker == worker)
-
-
-def _run_row(row: Row[Any]) -> RunRow:
-    values = dict(row._mapping)
-    for name in ("config", "environment", "summary"):
-        values[name] = json.loads(values[name])
-    values["worker"] = values["worker"] or ""
-    values["alive"] = values["status"] == "running" and bool(values["alive"])
-    return RunRow(**{name: values[name] for name in RunRow.__dataclass_fields__})

@@ -17,7 +17,8 @@ from decaylab.runs.attempt import Outcome
 from decaylab.runs.meter import Meter
 from decaylab.runs.progress import display
 from decaylab.runs.queue import Queue, Run
-from decaylab.runs.store import RunRow, Store
+from decaylab.runs.rows import RunRow
+from decaylab.runs.store import Store
 from decaylab.runs.worker import Worker, train
 
 if TYPE_CHECKING:

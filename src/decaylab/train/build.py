@@ -40,9 +40,19 @@ def vision_model(config: VisionModel, num_classes: int, in_channels: int) -> nn.
 def language_model(config: LanguageModel, vocab_size: int) -> nn.Module:
     """Build a transformer with fresh random weights; the settings' own vocabulary size wins over the tokenizer's."""
     settings = {name: getattr(config, name) for name in config.__dataclass_fields__}
-    if (settings["vocab_size"] or vocab_size) < vocab_size:
-        raise DecaylabError(f"model.vocab_size {config.vocab_size} is below the tokenizer's {vocab_size}: raise it")
-    return models.GPT(**(settings | {"vocab_size": settings["vocab_size"] or vocab_size}))
+    return models.GPT(**(settings | {"vocab_size": embedding_rows(config, vocab_size)}))
+
+
+def embedding_rows(config: LanguageModel, vocab_size: int) -> int:
+    """Return the rows of a model's embedding: its own vocabulary size if it has one, else the tokenizer's.
+
+    Raises:
+        DecaylabError: Its own one is the smaller.
+    """
+    rows = config.vocab_size or vocab_size
+    if rows < vocab_size:
+        raise DecaylabError(f"model.vocab_size {rows} is below the tokenizer's {vocab_size}: raise it")
+    return rows
 
 
 @dataclass(frozen=True)

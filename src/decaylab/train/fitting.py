@@ -7,6 +7,7 @@ from pathlib import Path
 from decaylab import data, schedules
 from decaylab.data.tokenizer import lost_characters
 from decaylab.errors import DecaylabError
+from decaylab.train.build import embedding_rows
 from decaylab.train.config import FOREIGN, AnyRun, LanguageRun, VisionRun
 from decaylab.train.held_out import read_text
 from decaylab.train.memory import require_memory
@@ -47,13 +48,10 @@ def require_fit(config: AnyRun, device: str, *, processes: int = 1) -> None:
             f"model.context {config.model.context} is too long: the {side} text has {tokens[side]:,} tokens, so the "
             f"longest context is {tokens[side] - 1:,}"
         )
-    if (config.model.vocab_size or stream.vocab_size) < stream.vocab_size:
-        raise DecaylabError(
-            f"model.vocab_size {config.model.vocab_size} is below the tokenizer's {stream.vocab_size}: raise it"
-        )
+    rows = embedding_rows(config.model, stream.vocab_size)
     if config.init_from is not None and config.init_from.run.startswith(FOREIGN):
         folder = Path(config.init_from.run.removeprefix(FOREIGN)).expanduser()
-        foreign_weights(folder, config.model, config.model.vocab_size or stream.vocab_size)
+        foreign_weights(folder, config.model, rows)
     path = config.evaluation.text_file
     if path is not None and len(stream.encode(read_text(path)[:64])) < 2:
         raise DecaylabError(f"the test text {path} has fewer than two tokens: give a longer one")
