@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from decaylab.cli import COMMANDS, main
-from decaylab.runs.launch import LaunchReport
+from decaylab.runs.launch_report import LaunchReport
 from decaylab.runs.store import Store
 from decaylab.train.config import LanguageRun, run_id, to_dict
 

@@ -14,7 +14,8 @@ from decaylab.experiments.results import Results
 from decaylab.experiments.spec import RunSpec
 from decaylab.files import require_folder
 from decaylab.runs.device import require_compiler, require_device
-from decaylab.runs.launch import LaunchReport, launch
+from decaylab.runs.launch import launch
+from decaylab.runs.launch_report import LaunchReport
 from decaylab.runs.queue import Run
 from decaylab.runs.store import Store
 from decaylab.train.requirements import require_data, require_whole

@@ -10,11 +10,11 @@ from typing import Any
 
 _LAZY = {
     "Store": "decaylab.runs.store",
-    "RunRow": "decaylab.runs.store",
+    "RunRow": "decaylab.runs.rows",
     "MetricWriter": "decaylab.runs.writer",
     "LeaseLost": "decaylab.runs.writer",
     "Run": "decaylab.runs.queue",
-    "LaunchReport": "decaylab.runs.launch",
+    "LaunchReport": "decaylab.runs.launch_report",
 }
 __all__ = list(_LAZY)
 

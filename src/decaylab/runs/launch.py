@@ -10,9 +10,9 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from decaylab.runs import environment
 from decaylab.runs.crew import Crew, crews
 from decaylab.runs.database import StoreUnreachable
 from decaylab.runs.device import find_device
-from decaylab.runs.meter import Meter, clock
+from decaylab.runs.launch_report import LaunchReport, closing_lines
+from decaylab.runs.meter import Meter
 from decaylab.runs.progress import Display, display
 from decaylab.runs.queue import Queue, Run
 from decaylab.runs.store import Store
@@ -33,27 +34,6 @@ __all__ = ["LaunchReport", "Run", "launch"]
 _LOOK_SECONDS = 0.1  # between looks at the processes
 _SHOW_SECONDS = 0.5  # between looks at the store
 _STOP_SECONDS = 60.0  # for the checkpoints of a stop
-
-
-@dataclass(frozen=True, kw_only=True)
-class LaunchReport:
-    """How a launch ended.
-
-    Attributes:
-        done: Ids of the runs that finished during it.
-        diverged: Ids of those that ended because they diverged, which is a result.
-        failed: Reasons by id of those that could not be trained.
-        skipped: Ids of those that had ended before.
-        seconds: How long it took.
-        interrupted: Whether it was stopped before all had ended.
-    """
-
-    done: tuple[str, ...] = ()
-    diverged: tuple[str, ...] = ()
-    failed: Mapping[str, str] = field(default_factory=dict)
-    skipped: tuple[str, ...] = ()
-    seconds: float = 0.0
-    interrupted: bool = False
 
 
 def launch(
@@ -271,24 +251,9 @@ class _Launch:
             interrupted=not self._queue.is_settled(states),
         )
         if self._progress:
-            for line in self._closing_lines(report):
+            for line in closing_lines(report, self._names, self._store):
                 print(line, file=sys.stderr)
         return report
-
-    def _closing_lines(self, report: LaunchReport) -> Iterator[str]:
-        counts = {
-            "done": report.done,
-            "diverged": report.diverged,
-            "failed": report.failed,
-            "ended before": report.skipped,
-        }
-        parts = [f"{len(ids)} {word}" for word, ids in counts.items() if ids] or ["none ended"]
-        yield f"{len(self._queue.runs)} runs: {', '.join(parts)}; {clock(report.seconds)}"
-        for run_id, reason in report.failed.items():
-            trace = self._store.folder(run_id) / "error.txt"
-            yield f"failed: {self._names[run_id]} ({run_id}): {reason}" + (f"; see {trace}" if trace.exists() else "")
-        if report.interrupted:
-            yield "stopped before all runs had ended; the same command goes on from their checkpoints"
 
     @contextmanager
     def _signals_counted(self) -> Iterator[None]:
