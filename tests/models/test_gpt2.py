@@ -98,6 +98,11 @@ def test_agrees_with_a_plain_loop(switches, attention):
     assert torch.allclose(model(tokens), _slow_logits(model, tokens), atol=1e-9)
 
 
+@pytest.mark.parametrize("attention", ["flash", "math"])
+def test_no_tokens_have_no_logits(attention):
+    assert GPT(**SMALL, attention=attention)(torch.zeros(2, 0, dtype=torch.long)).shape == (2, 0, 61)
+
+
 @pytest.mark.parametrize("length", [128, 129, 300, 1024])
 def test_rows_in_blocks_give_the_same_losses_and_gradients(length):
     torch.manual_seed(0)

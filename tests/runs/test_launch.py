@@ -94,6 +94,9 @@ def test_what_an_earlier_attempt_left_is_gone_when_a_run_is_done(path):
     assert (folder / "error.txt").exists()
     assert _launch(path, [run]).done == ("a",)
     assert not (folder / "error.txt").exists() and not (folder / "checkpoint-5").exists()
+    (folder / "checkpoint-8").mkdir()  # as if the worker had died right after the end
+    assert _launch(path, [run]).skipped == ("a",)
+    assert not (folder / "checkpoint-8").exists()
 
 
 def test_a_killed_workers_run_goes_on_from_its_checkpoint(path):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from decaylab.errors import DecaylabError
-from decaylab.runs.origin import origin_is_there, require_origin
+from decaylab.runs.origin import has_begun, origin_is_there, require_origin
 from decaylab.runs.store import Store
 from decaylab.train.config import (
     Averages,
@@ -91,18 +91,32 @@ def test_a_run_that_nobody_trains_is_asked_for_what_it_has(url):
     assert require_origin(_from(ID, 7, optimizer=True), url)
     with pytest.raises(DecaylabError, match="no optimizer state"):
         require_origin(_from(ID, 5, optimizer=True), url)
-    with pytest.raises(DecaylabError, match="kept no snapshot of step 20; it kept those of 5, 7"):
+    with pytest.raises(DecaylabError, match=r"has not got there \(interrupted at step 7\): train that one first"):
         require_origin(_from(ID, 20), url)
+    with pytest.raises(DecaylabError, match="will keep no snapshot of step 8; it will keep those of 0, 20, 30, 40"):
+        require_origin(_from(ID, 8), url)
     for path in folder.iterdir():
         path.rmdir()
-    with pytest.raises(DecaylabError, match=r"kept no snapshots, and has not ended \(interrupted at step 7\)"):
-        require_origin(_from(ID, 7), url)
     assert not origin_is_there(_from(ID, 7), url)
+
+
+def test_what_has_begun_needs_no_origin(url):
+    _enter(url, PARENT, "done", snapshots=[40])
+    child = _from(ID, 7)
+    with pytest.raises(DecaylabError, match="kept no snapshot of step 7"):
+        require_origin(child, url)
+    _enter(url, child, "interrupted")
+    assert not has_begun(child, url)
+    with Store(url) as store:
+        (store.folder(run_id(child)) / "checkpoint-3").mkdir(parents=True)
+    assert has_begun(child, url) and require_origin(child, url) == child
 
 
 def test_a_run_in_training_is_asked_for_what_it_will_keep(url):
     _enter(url, PARENT, "running", total=40)
-    for step in (0, 20, 30, 40):  # ten steps an epoch: every other epoch, and the third
+    with Store(url) as store:
+        (store.folder(ID) / "checkpoint-7").mkdir(parents=True)
+    for step in (0, 7, 20, 30, 40):  # ten steps an epoch: every other epoch, and the third
         require_origin(_from(ID, step), url)
     with pytest.raises(DecaylabError, match="will keep no snapshot of step 10; it will keep those of 0, 20, 30, 40"):
         require_origin(_from(ID, 10), url)

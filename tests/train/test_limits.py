@@ -8,6 +8,7 @@ from decaylab.decay import TABLE
 from decaylab.errors import DecaylabError
 from decaylab.experiments.spec import with_settings
 from decaylab.train.config import Decay, LanguageRun, Optimizer, VisionRun, check
+from decaylab.train.limits import check_optimizer
 from decaylab.train.names import require_names
 
 # What a rule takes of each weight in a step at the peak, at lr 0.5 and weight decay 2.5, under plain SGD; in the table
@@ -170,7 +171,7 @@ def test_settings_at_the_edge_are_let_through(changes):
 )
 def test_a_setting_that_an_optimizer_has_not_is_refused(name, settings, said):
     with pytest.raises(DecaylabError, match=said):
-        check(VisionRun(optimizer=Optimizer(name=name, **settings)))
+        check_optimizer(VisionRun(optimizer=Optimizer(name=name, **settings)))
 
 
 def test_the_settings_that_an_optimizer_has_are_taken():
@@ -179,4 +180,4 @@ def test_the_settings_that_an_optimizer_has_are_taken():
         ("signsgd", {"momentum": 0.9}),
         ("adamw", {"betas": (0.8, 0.99), "eps": 1e-6}),
     ):
-        check(VisionRun(optimizer=Optimizer(name=name, **settings)))
+        check_optimizer(VisionRun(optimizer=Optimizer(name=name, **settings)))

@@ -58,12 +58,13 @@ def reproduce(
             runs.setdefault(spec.id, _run(experiment.id, spec))
     require_device(device)
     configs = [spec.config for _, plan in plans for spec in plan]
-    if any(config.compile for config in configs):
-        require_compiler(device)
     require_data(configs)
     require_whole(configs)
     require_folder(out)
     with Store(store) as database:
+        ended = {run for run, state in database.states(list(runs)).items() if state.is_ended}
+        if any(spec.config.compile and spec.id not in ended for _, plan in plans for spec in plan):
+            require_compiler(device)
         # Illustrations such as Fig. 10 are computed when they are drawn.
         report = launch(database.url, list(runs.values()), workers=workers, device=device) if runs else LaunchReport()
         if report.interrupted:

@@ -19,7 +19,7 @@ from decaylab.errors import DecaylabError, unknown
 from decaylab.runs.device import require_compiler, require_device
 from decaylab.runs.launch import launch
 from decaylab.runs.naming import whole_id
-from decaylab.runs.origin import has_ended, origin_is_there, require_origin
+from decaylab.runs.origin import has_begun, has_ended, origin_is_there, require_origin
 from decaylab.runs.queue import Run
 from decaylab.runs.rows import RunRow
 from decaylab.runs.store import Store
@@ -37,6 +37,7 @@ from decaylab.train.config import (
     run_id,
 )
 from decaylab.train.held_out import changed
+from decaylab.train.limits import check_optimizer
 from decaylab.train.requirements import require_data
 
 _SHOWN = ("effective_lr", "tokens_per_second", "share_of_peak")
@@ -128,23 +129,25 @@ def _train(config: AnyRun, where: _Where) -> int:
     check(config)
     if where.parallel != "ddp" and not is_torchrun():
         raise DecaylabError(
-            f"--parallel {where.parallel} shares the weights among torchrun's processes, and this is one by itself: "
-            "start it as `torchrun --nproc-per-node=N -m decaylab train language ...`"
+            f"--parallel {where.parallel} shares a language run's weights among torchrun's processes, and this is one "
+            "by itself: leave it out, or start `torchrun --nproc-per-node=N -m decaylab train language ...`"
         )
     require_device(where.device)
-    if config.compile:
-        require_compiler(where.device)
     require_data([config])
     from decaylab.train.fitting import lost_in_prompt, require_fit  # torch, which a help text should not wait for
     from decaylab.train.names import require_names
 
     require_names(config)
     config = require_origin(config, where.store)
-    run = Run.of(config)
-    if run.needs and origin_is_there(config, where.store):
+    run, begun = Run.of(config), has_begun(config, where.store)
+    if run.needs and (begun or origin_is_there(config, where.store)):
         run = dataclasses.replace(run, needs=())
     if not has_ended(run.id, where.store):
-        require_fit(config, where.device, processes=int(os.environ["WORLD_SIZE"]) if is_torchrun() else 1)
+        check_optimizer(config)
+        if config.compile:
+            require_compiler(where.device)
+        fitted = dataclasses.replace(config, init_from=None) if begun else config
+        require_fit(fitted, where.device, processes=int(os.environ["WORLD_SIZE"]) if is_torchrun() else 1)
     if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes speaks for all
         warn_of_lost(lost_in_prompt(config))
     if is_torchrun():

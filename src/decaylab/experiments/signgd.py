@@ -165,6 +165,7 @@ def _plan(budget: str, seeds: Sequence[int]) -> list[RunSpec]:
 
 EXPERIMENT = Experiment(
     id="signgd",
+    version=2,
     title="Sign descent with decay is projected sign descent on the sphere",
     paper="App. D.1",
     question="Is weight decay nothing but a change of the effective learning rate lr / ((1 - lr wd) ||w||), where the "

@@ -263,7 +263,7 @@ class _Attention(nn.Module):
         q_NTK, k_NTK = self._normalise(q_NTK, k_NTK)
         parts = []
         rows = max(_ROWS, -(-T // _MOST_PARTS))
-        for first in range(0, T, rows):  # R queries, which see the S positions up to the last of them
+        for first in range(0, max(T, 1), rows):  # R queries, which see the S positions up to the last of them
             seen = min(first + rows, T)
             mask_RS, q_NRK = mask_TT[first:seen, :seen], q_NTK[:, first:seen]
             scores_NRS = torch.baddbmm(mask_RS, q_NRK, k_NTK[:, :seen].mT, alpha=1 / math.sqrt(K))

@@ -117,10 +117,11 @@ class Attempt:
             return
         if error is None:
             assert not isinstance(ended, Exception)
-            (self.folder / _ERROR).unlink(missing_ok=True)  # of an earlier attempt
             how = {"status": ended.status, "reason": ended.reason, "summary": ended.summary, "step": ended.steps}
-            if self._finish(**how) and ended.status == "done":
-                run_folder.prune(self.folder, keep=0)
+            if self._finish(**how):
+                (self.folder / _ERROR).unlink(missing_ok=True)  # of an earlier attempt
+                if ended.status == "done":
+                    run_folder.prune(self.folder, keep=0)
             return
         atomic_write_text(self.folder / _ERROR, "".join(traceback.format_exception(error)))
         with suppress(DecaylabError):

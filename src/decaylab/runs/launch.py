@@ -28,6 +28,7 @@ from decaylab.runs.progress import Display, display
 from decaylab.runs.queue import Queue, Run
 from decaylab.runs.store import Store
 from decaylab.runs.worker import DEFAULT_TARGET, STORE_VARIABLE
+from decaylab.train import run_folder
 
 __all__ = ["LaunchReport", "Run", "launch"]
 
@@ -113,6 +114,9 @@ class _Launch:
         began = time.monotonic()
         states = self._queue.states()
         skipped = tuple(run.id for run in self._queue.runs if states[run.id].is_ended)
+        for run_id in skipped:
+            if states[run_id].status == "done":  # its worker may have died before it removed them
+                run_folder.prune(self._store.folder(run_id), keep=0)
         if len(skipped) < len(self._queue.runs):
             device, gpus = find_device(self._device)
             shown = display(self._progress)

@@ -28,6 +28,16 @@ def has_ended(run: str, url: str | None) -> bool:
     return row is not None and row.is_ended
 
 
+def has_begun(config: AnyRun, url: str | None) -> bool:
+    """Whether a run has a checkpoint to go on from, or has ended: then it needs no weights to start from any more."""
+    try:
+        with Store(url, create=False) as store:
+            row = store.get(run_id(config))
+            return row is not None and (row.is_ended or bool(run_folder.checkpoints(store.folder(row.id))))
+    except DecaylabError:  # as above
+        return False
+
+
 def require_origin(config: AnyRun, url: str | None) -> AnyRun:
     """Return a run's settings with the whole id of the run that it starts from.
 
@@ -50,9 +60,9 @@ def require_origin(config: AnyRun, url: str | None) -> AnyRun:
             )
         source = dataclasses.replace(source, run=whole_id(source.run, known))
         config = dataclasses.replace(config, init_from=source)
-        own, row = store.get(run_id(config)), store.get(source.run)
+        row = store.get(source.run)
         assert row is not None
-        if own is None or not own.is_ended:  # what has ended needs no beginning
+        if not has_begun(config, url):
             folder = store.folder(row.id)
             _check_settings(config, source, row, folder)
             _check_snapshot(source, row, folder)
@@ -69,13 +79,21 @@ def origin_is_there(config: AnyRun, url: str | None) -> bool:
 
 
 def _check_snapshot(source: InitFrom, row: RunRow, folder: Path) -> None:
-    """Refuse a step of which nothing is kept: by a run in training later on, by any other on disk."""
-    steps, verb = (_planned(row), "will keep") if row.alive else (_written(folder), "kept")
-    if source.step in steps:
+    """Refuse a step of which nothing lies on disk, unless the run is in training and will keep a snapshot of it."""
+    written = _written(folder)
+    if source.step in written:
         return
+    planned = [] if row.is_ended else _planned(row)
+    if source.step in planned and not row.alive:
+        raise DecaylabError(
+            f"this run starts from step {source.step} of run {row.id}, which has not got there ({row.status} at step "
+            f"{row.step}): train that one first"
+        )
+    if source.step in planned:
+        return
+    steps, verb = (written, "kept") if row.is_ended else (planned, "will keep")
     if not steps:
-        unfinished = "" if row.is_ended or row.alive else f", and has not ended ({row.status} at step {row.step})"
-        raise DecaylabError(f"run {row.id} {verb} no snapshots{unfinished}: train one like it with --snapshots-every")
+        raise DecaylabError(f"run {row.id} {verb} no snapshots: train one like it with --snapshots-every")
     shown = ", ".join(map(str, steps[:_SHOWN])) + (f" ... {steps[-1]}" if len(steps) > _SHOWN else "")
     raise DecaylabError(f"run {row.id} {verb} no snapshot of step {source.step}; it {verb} those of {shown}")
 
@@ -86,8 +104,9 @@ def _written(folder: Path) -> list[int]:
 
 
 def _planned(row: RunRow) -> list[int]:
-    """Return the steps of which a run in training keeps a snapshot."""
-    config, total = from_dict(row.config), row.total_steps
+    """Return the steps of which a run keeps a snapshot when it gets there."""
+    config = from_dict(row.config)
+    total = config.steps if isinstance(config, LanguageRun) else row.total_steps
     unit = 1 if isinstance(config, LanguageRun) else max(1, total // config.epochs)
     keeps = partial(run_folder.keeps_snapshot, config, total=total, unit=unit)
     return [step for step in range(total + 1) if keeps(step)]

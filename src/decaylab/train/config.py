@@ -126,7 +126,7 @@ class Optimizer:
     Attributes:
         name: ``sgd``, ``adamw`` (Adam's step; the decay comes from the decay rule) or ``signsgd``.
         lr: Learning rate at the peak of the schedule.
-        momentum: For sgd.
+        momentum: For sgd and signsgd.
         dampening: For sgd with momentum.
         betas: For adamw.
         eps: For adamw, added after the bias correction.

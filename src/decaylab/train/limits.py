@@ -43,7 +43,6 @@ def check(config: AnyRun) -> None:
         raise DecaylabError(f"seed must be below 2^63, not {config.seed}")
     _check_decay(config)
     _check_arithmetic(config)
-    _check_optimizer(config)
     _check_plan(config)
     if isinstance(config, VisionRun):
         _check_vision(config)
@@ -97,16 +96,24 @@ def _shares(config: AnyRun) -> Iterator[tuple[str, float]]:
         yield "model.dropout", config.model.dropout
 
 
-def _check_optimizer(config: AnyRun) -> None:
-    """Refuse settings that the optimizer has not: they would change the run's id and nothing else."""
+def check_optimizer(config: AnyRun) -> None:
+    """Refuse settings that the optimizer has not: they would change the run's id and nothing else.
+
+    Asked of new runs only: what was trained with such settings stays readable.
+
+    Raises:
+        DecaylabError: See the message.
+    """
     settings = config.optimizer
     own = _OPTIMIZER_SETTINGS[settings.name]
     for field in dataclasses.fields(settings):
         if field.name in _SOME_HAVE - own and getattr(settings, field.name) != field.default:
             owners = " and ".join(name for name, has in _OPTIMIZER_SETTINGS.items() if field.name in has)
-            raise DecaylabError(f"optimizer.{field.name} is for {owners}; {settings.name} has none: leave it out")
+            raise DecaylabError(
+                f"optimizer.{field.name} is for {owners}; {settings.name} has none: set it to {field.default}"
+            )
     if settings.dampening and not settings.momentum:
-        raise DecaylabError("optimizer.dampening acts on the momentum, which is 0: leave it out, or set momentum")
+        raise DecaylabError("optimizer.dampening acts on the momentum, which is 0: set it to 0.0, or set momentum")
 
 
 def _check_decay(config: AnyRun) -> None:

@@ -1,0 +1,71 @@
+"""A run that started from another one's checkpoint goes on by its own command when that checkpoint is gone."""
+
+import json
+import shutil
+from dataclasses import replace
+
+from decaylab.cli import main
+from decaylab.runs.store import Store
+from decaylab.schedules import Schedule
+from decaylab.train.config import (
+    Evaluation,
+    InitFrom,
+    LanguageData,
+    LanguageModel,
+    LanguageRun,
+    run_id,
+    to_dict,
+)
+from decaylab.train.loop import fit
+
+PARENT = LanguageRun(
+    model=LanguageModel(num_layers=1, num_heads=1, width=8, context=8),
+    data=LanguageData(tokenizer="ascii"),
+    schedule=Schedule(kind="constant"),
+    evaluation=Evaluation(every=4, batches=1, batch_size=2),
+    batch_size=2,
+    steps=8,
+)
+
+
+def _begin(store, config, stop, monkeypatch):
+    """Train some steps of a run, and leave it interrupted in the store."""
+    ticks = iter(range(10**6))
+    beats = []
+    with monkeypatch.context() as patch:
+        patch.setattr("decaylab.train.agenda.time.monotonic", lambda: float(next(ticks)))  # a beat every step
+        fit(
+            config,
+            lambda record: None,
+            folder=store.folder(run_id(config)),
+            resolve=store.folder,
+            heartbeat=lambda step, total: beats.append(step) or len(beats) < stop,
+        )
+    _end(store, config, "interrupted")
+
+
+def _end(store, config, status):
+    store.add(run_id(config), to_dict(config), kind="language")
+    assert store.lease(run_id(config), "tester")
+    assert store.finish(run_id(config), "tester", status=status, step=0)
+
+
+def test_it_goes_on(tmp_path, monkeypatch, capsys):
+    url, file = str(tmp_path / "runs.db"), tmp_path / "run.json"
+    child = replace(PARENT, init_from=InitFrom(run=run_id(PARENT), step=3, optimizer=True))
+
+    with Store(url) as store:
+        _begin(store, PARENT, 3, monkeypatch)
+        whole = fit(child, lambda m: None, resolve=store.folder).summary
+        _begin(store, child, 2, monkeypatch)
+        shutil.rmtree(store.folder(run_id(PARENT)))
+        _end(store, PARENT, "done")
+        file.write_text(json.dumps(to_dict(child)))
+        command = ["train", "language", "--config", str(file), "--store", url, "--device", "cpu"]
+        assert main(command) == 0, capsys.readouterr().err
+        row = store.get(run_id(child))
+        losses = [row.summary[f"{split}/loss"] for split in ("train", "val")]
+    assert row.status == "done" and row.step == 8
+    assert losses == [whole[f"{split}/loss"] for split in ("train", "val")]
+    assert main([*command, "--seed", "1"]) == 2  # another run has to start from there
+    assert "no optimizer state" in capsys.readouterr().err
