@@ -7,7 +7,7 @@ import torch
 
 from decaylab.errors import DecaylabError
 from decaylab.models import GPT
-from decaylab.models.transformers_format import load, write
+from decaylab.models.transformers_format import load, read, write
 
 transformers = pytest.importorskip("transformers")
 SHAPE = {"vocab_size": 50, "context": 16, "num_layers": 2, "num_heads": 2, "width": 8}
@@ -77,6 +77,25 @@ def test_older_and_larger_checkpoints_load(tmp_path):
     (tmp_path / "bins" / "pytorch_model-2-of-2.bin").unlink()
     with pytest.raises(DecaylabError, match=r"2-of-2\.bin is missing"):
         load(tmp_path / "bins")
+
+
+def test_biases_of_zero_are_kept_where_they_are_wanted(tmp_path):
+    write(GPT(**SHAPE, bias=True), tmp_path)
+    settings, tensors = read(tmp_path)
+    assert not settings["bias"] and not any(name.endswith(".bias") for name in tensors)
+    settings, tensors = read(tmp_path, bias=True)
+    assert settings["bias"] and tensors.keys() == dict(GPT(**SHAPE, bias=True).named_parameters()).keys()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_only_a_gpt2_is_replaced(name, tmp_path):
+    model = GPT(**SHAPE)
+    write(model, tmp_path / "gpt2")
+    write(model, tmp_path / "gpt2")
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(DecaylabError, match=f"{name} is there already and not a GPT-2's"):
+        write(model, tmp_path)
+    assert (tmp_path / name).read_text() == "{}"
 
 
 def test_nothing_in_a_checkpoint_is_executed(tmp_path):

@@ -141,6 +141,14 @@ def test_workers_that_cannot_start_are_an_error(path, target, said):
         _launch(path, [_run("a")], target=target, workers=1, attempts=1)
 
 
+def test_a_run_of_a_dead_launch_is_waited_for_and_taken_over(path, capsys):
+    with Store(path) as store:
+        store.add("a", {"steps": 3}, kind="vision")
+        assert store.lease("a", "ghost", seconds=1.0)
+    assert _launch(path, [_run("a", steps=3)], progress=True).done == ("a",)
+    assert capsys.readouterr().err.count("1 run is in the hands of another launch, and taken over when") == 1
+
+
 def test_two_launchers_share_the_runs(path):
     code = "import sys; sys.path.insert(0, sys.argv[1]); import test_launch as t; t.share(sys.argv[2])"
     command = [sys.executable, "-c", code, str(Path(__file__).parent), str(path)]

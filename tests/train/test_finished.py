@@ -120,7 +120,10 @@ def test_convert_and_start_from_it(trained, tmp_path, capsys):
     begun.clear()
     fit(padded, lambda m: begun.append(dict(m)))
     assert last["val/loss"] < begun[0]["val/loss"] < last["val/loss"] + math.log(1 + 64 / 128)
-    for change, words in (({"num_layers": 2}, "num_layers 1"), ({"bias": True}, "bias False"), ({"width": 8}, "width")):
+    begun.clear()
+    fit(replace(child, model=replace(RUN.model, bias=True)), lambda m: begun.append(dict(m)))  # of zeros
+    assert begun[0]["val/loss"] == pytest.approx(last["val/loss"], rel=1e-5)
+    for change, words in (({"num_layers": 2}, "num_layers 1"), ({"width": 8}, "width")):
         with pytest.raises(DecaylabError, match=words) as caught:
             fit(replace(child, model=replace(RUN.model, **change)), lambda m: None)
         assert "\n" not in str(caught.value)

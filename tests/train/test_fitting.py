@@ -25,7 +25,7 @@ from decaylab.train.config import (
     VisionModel,
     VisionRun,
 )
-from decaylab.train.fitting import lost_in_prompt, require_fit
+from decaylab.train.fitting import lost_in_texts, require_fit
 from decaylab.train.memory import least_memory, require_memory
 from decaylab.train.requirements import require_whole
 
@@ -169,8 +169,11 @@ def test_the_memory_of_a_gpu_is_asked_for_in_another_process(monkeypatch):
     assert "get_device_properties(1)" in asked[1]
 
 
-def test_characters_that_a_tokenizer_does_not_know(run):
+def test_characters_that_a_tokenizer_does_not_know(run, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("öde\n", encoding="utf-8")
     asked = replace(run, evaluation=Evaluation(prompt="né en été\n"))
-    assert lost_in_prompt(asked) == "é"
-    assert lost_in_prompt(replace(asked, data=replace(run.data, tokenizer="bytes"))) == ""
-    assert lost_in_prompt(run) == lost_in_prompt(VisionRun()) == ""
+    assert lost_in_texts(asked) == "é"
+    assert lost_in_texts(replace(run, evaluation=Evaluation(prompt="né", text_file=str(path)))) == "éö"
+    assert lost_in_texts(replace(asked, data=replace(run.data, tokenizer="bytes"))) == ""
+    assert lost_in_texts(run) == lost_in_texts(VisionRun()) == ""

@@ -57,7 +57,7 @@ def sample(
 
 
 def warn_of_lost(characters: str) -> None:
-    """Say on the standard error what a model cannot read of its prompt; nothing where it reads all."""
+    """Say on the standard error which characters of its texts a model cannot read; nothing where it reads all."""
     if characters:
         named = ", ".join(repr(character) for character in characters[:_SHOWN])
         more = f" and {len(characters) - _SHOWN} more" if len(characters) > _SHOWN else ""

@@ -134,7 +134,7 @@ def _train(config: AnyRun, where: _Where) -> int:
         )
     require_device(where.device)
     require_data([config])
-    from decaylab.train.fitting import lost_in_prompt, require_fit  # torch, which a help text should not wait for
+    from decaylab.train.fitting import lost_in_texts, require_fit  # torch, which a help text should not wait for
     from decaylab.train.names import require_names
 
     require_names(config)
@@ -149,7 +149,7 @@ def _train(config: AnyRun, where: _Where) -> int:
         fitted = dataclasses.replace(config, init_from=None) if begun else config
         require_fit(fitted, where.device, processes=int(os.environ["WORLD_SIZE"]) if is_torchrun() else 1)
     if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes speaks for all
-        warn_of_lost(lost_in_prompt(config))
+        warn_of_lost(lost_in_texts(config))
     if is_torchrun():
         result = train_together(where.store, run, device=where.device, parallel=where.parallel)
         if result is not None:

@@ -27,12 +27,13 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 _MASKS = (".attn.bias", ".attn.masked_bias")
 
 
-def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read(folder: Path, *, bias: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a GPT-2 checkpoint.
 
     Args:
         folder: With ``config.json`` and the weights, as ``save_pretrained`` writes them: whole or in parts, as
             safetensors or as a ``.bin`` of torch.
+        bias: Keep the biases also when all of them are zero, as they are in a fresh model or in one without any.
 
     Returns:
         Keyword arguments of :class:`decaylab.models.GPT`, and its parameters by name in float32.
@@ -63,7 +64,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "num_layers": config["n_layer"],
         "num_heads": config["n_head"],
         "width": config["n_embd"],
-        "bias": any(tensor.any() for name, tensor in tensors.items() if name.endswith(".bias")),
+        "bias": bias or any(tensor.any() for name, tensor in tensors.items() if name.endswith(".bias")),
         "tied": tied,
         "activation": _FROM_THEIRS[activation],
         "norm_eps": config.get("layer_norm_epsilon", 1e-5),
@@ -96,8 +97,10 @@ def write(model: GPT, folder: Path, *, end_of_text: int | None = None) -> None:
         end_of_text: Id of the token between two texts, at which ``generate`` stops; none by default.
 
     Raises:
-        DecaylabError: The model has normalised branches, queries or keys, which GPT-2 has not.
+        DecaylabError: The model has normalised branches, queries or keys, which GPT-2 has not; or the folder holds
+            files of these names that are no GPT-2.
     """
+    _require_free(folder)
     tensors = {name: p.detach().float().cpu() for name, p in model.named_parameters()}
     extra = [name for name in tensors if any(part in name for part in ("ln_3", "ln_4", "ln_q", "ln_k"))]
     if extra:
@@ -134,6 +137,17 @@ def write(model: GPT, folder: Path, *, end_of_text: int | None = None) -> None:
     with atomic_path(folder / "model.safetensors") as temporary:
         save_file(theirs, temporary, metadata={"format": "pt"})
     atomic_write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def _require_free(folder: Path) -> None:
+    """Refuse to replace anything but an earlier GPT-2."""
+    there = [folder / name for name in ("config.json", "model.safetensors") if (folder / name).exists()]
+    try:
+        ours = not there or json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == "gpt2"
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise DecaylabError(f"{there[0]} is there already and not a GPT-2's: name another folder, or remove it")
 
 
 def _has_bias(name: str) -> bool:

@@ -107,6 +107,7 @@ class _Launch:
         self._idle_deaths = 0
         self._alone: set[str] = set()  # trained by themselves, because a worker died with several
         self._told: set[str] = set()
+        self._waits = False
         self._signals = 0
 
     def run(self) -> LaunchReport:
@@ -128,11 +129,20 @@ class _Launch:
                         if crew is not None:
                             self._run_crew(crew, Path(scratch), shown, meter)
                         else:  # another launcher trains what is left, or what it needs: be there if that one dies
+                            self._say_whom_it_waits_for(shown)
                             self._show(shown, meter, 0)
                             time.sleep(_SHOW_SECONDS)
             finally:
                 shown.close()
         return self._report(skipped, time.monotonic() - began)
+
+    def _say_whom_it_waits_for(self, shown: Display) -> None:
+        """Say, once, why nothing is trained here."""
+        held = sum(state.alive for state in self._queue.states().values())
+        if held and not self._waits:
+            self._waits = True
+            runs = f"{held} run{'s are' if held > 1 else ' is'} in the hands of another launch"
+            shown.say(f"{runs}, and taken over when it has not been heard of for {self._lease_seconds:g} s")
 
     def _next_crew(self, device: str, gpus: int) -> Crew | None:
         """Return a crew for the runs that can be trained now and those that follow; ``None`` if there are none."""

@@ -58,8 +58,10 @@ def require_fit(config: AnyRun, device: str, *, processes: int = 1) -> None:
     require_memory(config, stream.vocab_size, device, processes=processes)
 
 
-def lost_in_prompt(config: AnyRun) -> str:
-    """Return the characters of a run's prompt that its tokenizer does not know."""
-    if not isinstance(config, LanguageRun) or config.evaluation.prompt is None:
+def lost_in_texts(config: AnyRun) -> str:
+    """Return the characters of a run's prompt and of its test text that its tokenizer does not know."""
+    if not isinstance(config, LanguageRun):
         return ""
-    return lost_characters(data.text(config.data.corpus, config.data.tokenizer).tokenizer, config.evaluation.prompt)
+    path = config.evaluation.text_file
+    text = (config.evaluation.prompt or "") + (read_text(path) if path is not None else "")
+    return lost_characters(data.text(config.data.corpus, config.data.tokenizer).tokenizer, text) if text else ""

@@ -101,7 +101,7 @@ def foreign_weights(folder: Path, model: LanguageModel, vocab_size: int) -> dict
     Raises:
         DecaylabError: A file is missing or damaged, or the checkpoint is of a model with other settings.
     """
-    theirs, tensors = transformers_format.read(folder)
+    theirs, tensors = transformers_format.read(folder, bias=model.bias)
     own: dict[str, Any] = {name: getattr(model, name) for name in model.__dataclass_fields__}
     own |= {"norm_eps": _NORM_EPS, "vocab_size": vocab_size}
     for name in ("num_layers", "num_heads", "width", "context", "bias", "tied", "activation", "norm_eps"):
