@@ -4,28 +4,14 @@ import json
 import shutil
 from dataclasses import replace
 
+from tests.train.test_start import PARENT as START
+
 from decaylab.cli import main
 from decaylab.runs.store import Store
-from decaylab.schedules import Schedule
-from decaylab.train.config import (
-    Evaluation,
-    InitFrom,
-    LanguageData,
-    LanguageModel,
-    LanguageRun,
-    run_id,
-    to_dict,
-)
+from decaylab.train.config import InitFrom, LanguageData, run_id, to_dict
 from decaylab.train.loop import fit
 
-PARENT = LanguageRun(
-    model=LanguageModel(num_layers=1, num_heads=1, width=8, context=8),
-    data=LanguageData(tokenizer="ascii"),
-    schedule=Schedule(kind="constant"),
-    evaluation=Evaluation(every=4, batches=1, batch_size=2),
-    batch_size=2,
-    steps=8,
-)
+PARENT = replace(START, data=LanguageData(tokenizer="ascii"), snapshots_every=0, snapshot_optimizer=False)
 
 
 def _begin(store, config, stop, monkeypatch):

@@ -32,10 +32,14 @@ def has_begun(config: AnyRun, url: str | None) -> bool:
     """Whether a run has a checkpoint to go on from, or has ended: then it needs no weights to start from any more."""
     try:
         with Store(url, create=False) as store:
-            row = store.get(run_id(config))
-            return row is not None and (row.is_ended or bool(run_folder.checkpoints(store.folder(row.id))))
+            return _begun(config, store)
     except DecaylabError:  # as above
         return False
+
+
+def _begun(config: AnyRun, store: Store) -> bool:
+    row = store.get(run_id(config))
+    return row is not None and (row.is_ended or bool(run_folder.checkpoints(store.folder(row.id))))
 
 
 def require_origin(config: AnyRun, url: str | None) -> AnyRun:
@@ -62,7 +66,7 @@ def require_origin(config: AnyRun, url: str | None) -> AnyRun:
         config = dataclasses.replace(config, init_from=source)
         row = store.get(source.run)
         assert row is not None
-        if not has_begun(config, url):
+        if not _begun(config, store):
             folder = store.folder(row.id)
             _check_settings(config, source, row, folder)
             _check_snapshot(source, row, folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,10 @@ from decaylab import data
 from decaylab.data.tokenizer import Tokenizer, bpe_size, open_tokenizer
 from decaylab.errors import DecaylabError
 from decaylab.models import transformers_format
-from decaylab.train import checkpoint
+from decaylab.train import checkpoint, run_folder
 from decaylab.train.build import language_model
 from decaylab.train.config import LanguageRun
 from decaylab.train.start import averaged_weights
-
-_STEP = re.compile(r"(?:snapshot|checkpoint)-(\d+)")
 
 
 def newest_weights(folder: Path) -> Path:
@@ -31,7 +28,7 @@ def newest_weights(folder: Path) -> Path:
     """
     if (folder / "config.json").exists():
         return folder
-    found = [(int(match[1]), path) for path in folder.glob("*") if (match := _STEP.fullmatch(path.name))]
+    found = [*run_folder.snapshots(folder), *run_folder.checkpoints(folder)]
     if not found:
         raise DecaylabError(f"there are no weights in {folder}: a language run keeps them when it is done")
     return max(found)[1]
