@@ -293,15 +293,13 @@ class Handle:
         parts: list[Part] = []
         absent: list[Tensor] = []
         for index, (group, covered) in enumerate(zip(groups, members, strict=True)):
-            kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-            for p in covered:
-                if p.grad is None:
-                    absent.append(p)
-                else:
-                    kinds.setdefault((p.device, p.dtype), []).append(p)
-            if kinds:
+            present = [p for p in covered if p.grad is not None]
+            if len(present) < len(covered):
+                absent += [p for p in covered if p.grad is None]
+            if present:
                 self._refuse_own_decay(index, group)
-            for params in kinds.values():
+            kinds = _by_kind(present)
+            for params in kinds:
                 part = self.part(index, group)
                 part.params = params
                 part.weights = [sharding.local(p) for p in params] if self._sharded else params
@@ -359,6 +357,16 @@ class Handle:
                     self._old[p] = torch.empty_like(weight)
             part.old = [self._old[p] for p in part.params]
             torch._foreach_copy_(part.old, part.weights)
+
+
+def _by_kind(params: list[Tensor]) -> list[list[Tensor]]:
+    """Divide parameters into those that share device and dtype."""
+    if len({(p.device, p.dtype) for p in params}) == 1:
+        return [params]
+    kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for p in params:
+        kinds.setdefault((p.device, p.dtype), []).append(p)
+    return list(kinds.values())
 
 
 def handles(optimizer: Optimizer) -> tuple[Handle, ...]:

@@ -41,11 +41,11 @@ class Lanes:
         networks = [*members, copy.deepcopy(members[0])] if len(members) == 1 else self.members
         self._num_lanes = len(networks)
         self._wide = copy.deepcopy(networks[0])
-        self._counters: list[Tensor] = []
-        self._parameters: list[tuple[nn.Parameter, Tensor]] = []
-        self._trained: list[nn.Parameter] = []
+        self._counters: list[tuple[nn.Module, str]] = []
+        self._trained: list[tuple[nn.Parameter, list[nn.Parameter]]] = []
         self._widen(self._wide, networks)
-        self._gradients = [p.grad for p in self._trained]
+        self._counts = self._share_counts()
+        self._all_gradients, self._gradients = self._share_gradients()
 
     def logits(self, images: Sequence[Tensor]) -> Tensor:
         """Return the logits (S, N, classes) of each network's own images (N, C, H, W); S is at least two."""
@@ -56,12 +56,11 @@ class Lanes:
 
     def backward(self, losses: Tensor) -> None:
         """Write the gradient of each network's loss, one of ``losses`` (S,), into the ``grad`` of its parameters."""
-        torch._foreach_zero_(self._gradients)
+        self._all_gradients.zero_()
         losses.sum().backward()
-        for p, gradient in self._parameters:
+        for p, gradient in self._gradients:
             p.grad = gradient
-        if self._counters:
-            torch._foreach_add_(self._counters, 1)
+        self._counts += 1
 
     def _widen(self, wide: nn.Module, networks: Sequence[nn.Module]) -> None:
         """Replace the layers inside ``wide`` by layers of all networks."""
@@ -84,21 +83,33 @@ class Lanes:
     def _share(self, wide: nn.Module, layers: Sequence[nn.Module]) -> None:
         """Make the tensors of single layers views into those of a wide one."""
         for name, p in wide.named_parameters(recurse=False):
+            own = [getattr(layer, name) for layer in layers]
+            for lane, part in zip(own, p.data.chunk(len(layers)), strict=True):
+                lane.data = part
             if p.requires_grad:
-                p.grad = torch.zeros_like(p)
-                self._trained.append(p)
-            for lane, layer in enumerate(layers):
-                own = getattr(layer, name)
-                own.data = p.data.chunk(len(layers))[lane]
-                if p.grad is not None:
-                    self._parameters.append((own, p.grad.chunk(len(layers))[lane]))
+                self._trained.append((p, own))
         for name, buffer in wide.named_buffers(recurse=False):
             for layer, part in zip(layers, buffer.chunk(len(layers)), strict=True):
                 setattr(layer, name, part)
-        for layer in layers:
-            counter = getattr(layer, "num_batches_tracked", None)
-            if counter is not None:
-                self._counters.append(counter)
+        name = "num_batches_tracked"
+        self._counters += [(layer, name) for layer in layers if getattr(layer, name, None) is not None]
+
+    def _share_counts(self) -> Tensor:
+        """Make the numbers of batches that the layers have seen views into one tensor, which one call can count on."""
+        counts = torch.tensor([int(getattr(layer, name)) for layer, name in self._counters], dtype=torch.long)
+        for (layer, name), count in zip(self._counters, counts.unbind(), strict=True):
+            setattr(layer, name, count)
+        return counts
+
+    def _share_gradients(self) -> tuple[Tensor, list[tuple[nn.Parameter, Tensor]]]:
+        """Give the wide parameters gradients that lie in one tensor; return it, and the part of each network's own."""
+        sizes = [p.numel() for p, _ in self._trained]
+        everything = self._trained[0][0].new_zeros(sum(sizes))
+        parts: list[tuple[nn.Parameter, Tensor]] = []
+        for (p, own), flat in zip(self._trained, everything.split(sizes), strict=True):
+            p.grad = flat.as_strided(p.shape, p.stride(), flat.storage_offset())
+            parts += zip(own, p.grad.chunk(len(own)), strict=True)
+        return everything, parts
 
 
 def _together(layers: Sequence[nn.Module], name: str) -> nn.Parameter | None:
@@ -109,15 +120,19 @@ def _together(layers: Sequence[nn.Module], name: str) -> nn.Parameter | None:
     return nn.Parameter(torch.cat([p.detach() for p in own]), requires_grad=own[0].requires_grad)
 
 
+# A module looks up its tensors by a detour that takes longer than a small layer: each keeps them at hand as well.
+
+
 class _Convolution(nn.Module):
     def __init__(self, layers):
         super().__init__()
         first = layers[0]
         self.weight, self.bias = _together(layers, "weight"), _together(layers, "bias")
-        self._settings = first.stride, first.padding, first.dilation, first.groups * len(layers)
+        groups = first.groups * len(layers)
+        self._arguments = self.weight, self.bias, first.stride, first.padding, first.dilation, groups
 
     def forward(self, x):
-        return F.conv2d(x, self.weight, self.bias, *self._settings)
+        return F.conv2d(x, *self._arguments)
 
 
 class _Normalisation(nn.Module):
@@ -127,12 +142,11 @@ class _Normalisation(nn.Module):
         self.weight, self.bias = _together(layers, "weight"), _together(layers, "bias")
         for name in ("running_mean", "running_var"):
             self.register_buffer(name, torch.cat([getattr(layer, name) for layer in layers]))
-        self._momentum, self._eps = first.momentum, first.eps
+        tensors = self.running_mean, self.running_var, self.weight, self.bias
+        self._arguments = *tensors, True, first.momentum, first.eps
 
     def forward(self, x):
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, True, self._momentum, self._eps
-        )
+        return F.batch_norm(x, *self._arguments)
 
 
 class _Linear(nn.Module):

@@ -32,7 +32,7 @@ from decaylab.train import run_folder
 
 __all__ = ["LaunchReport", "Run", "launch"]
 
-_LOOK_SECONDS = 0.1  # between looks at the processes
+_LOOK_SECONDS = 0.05  # between looks at the processes
 _SHOW_SECONDS = 0.5  # between looks at the store
 _STOP_SECONDS = 60.0  # for the checkpoints of a stop
 
@@ -189,7 +189,8 @@ class _Launch:
                 if time.monotonic() >= next_show:
                     self._show(shown, meter, len(crew.devices))
                     next_show = time.monotonic() + _SHOW_SECONDS
-                time.sleep(_LOOK_SECONDS)
+                if processes:
+                    time.sleep(_LOOK_SECONDS)
         finally:
             for process in processes:
                 process.popen.kill()

@@ -8,6 +8,7 @@ input closes, which happens when the launcher dies.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import signal
@@ -16,6 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from decaylab.runs.store import Store
 
 STORE_VARIABLE = "DECAYLAB_STORE"
 DEFAULT_TARGET = "decaylab.runs.worker:train"
-_IDLE_SECONDS = 0.25
+_IDLE_SECONDS = 0.1
 
 
 def train(config: Mapping[str, Any], record: Callable[[Mapping[str, Any]], None], **options: Any) -> Outcome:
@@ -183,13 +185,29 @@ def _load(target: str) -> tuple[Callable[..., Outcome], Any]:
     """Return the training function, and the ``train_side_by_side`` of its module if there is one."""
     module, _, name = target.partition(":")
     if target == DEFAULT_TARGET:
-        importlib.import_module("decaylab.train.loop")  # imports torch now, once, before the first lease
+        with _no_collections():
+            importlib.import_module("decaylab.train.loop")  # imports torch now, once, before the first lease
+            importlib.import_module("torch._dynamo")  # which torch's optimizers import when the first is made
         return train, train_side_by_side
     try:
         found = importlib.import_module(module)
         return getattr(found, name), getattr(found, "train_side_by_side", None)
     except (ImportError, AttributeError, ValueError) as error:
         raise DecaylabError(f"cannot load --target {target}: {error}; expected package.module:function") from error
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Look for no garbage inside the block, and never among what was made in it.
+
+    What torch's modules make stays, and to go through all of it takes a tenth of a second each time.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _device(name: str) -> str:
@@ -217,4 +235,6 @@ def _listen(worker: Worker, lifeline: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)  # all is written, and taking torch's modules apart would take most of a second
