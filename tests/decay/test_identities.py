@@ -222,7 +222,7 @@ def test_constrained_sets_its_bound_on_the_way(bound):
         weight.grad = torch.full_like(weight, -move)
         optimizer.step()
         squares.append(weight.detach().square().sum().item())
-    kappa = handle._state[weight]["kappa"].item()
+    kappa = handle._members.state[weight]["kappa"].item()
     growth = [b - a for a, b in zip([4.0, *squares], squares, strict=False)]
     slower = next(t for t in range(1, 5) if growth[t] < growth[t - 1])
     assert kappa == pytest.approx(squares[2] if bound == "warm_start" else squares[slower], rel=1e-6)

@@ -4,7 +4,7 @@ from tests.report.sample import items
 
 from decaylab.report import figures
 from decaylab.report.aggregate import drawn
-from decaylab.report.figures import Figure
+from decaylab.report.figure import Figure
 from decaylab.report.palette import colours
 
 CHARTS = [(experiment.id, chart.id) for experiment, _ in items() for chart in experiment.charts]

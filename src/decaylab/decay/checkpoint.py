@@ -8,24 +8,30 @@ taken out before it is loaded, so the live optimizer never holds a key that it d
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-if TYPE_CHECKING:
-    from decaylab.decay.install import Handle
+from decaylab.decay.members import Members
 
 PREFIX = "decaylab/"
 
 
 class Checkpoint:
-    """Saves and loads the state of one handle with the optimizer's."""
+    """Saves and loads the state of one attached rule with the optimizer's.
 
-    def __init__(self, handle: Handle) -> None:
-        self._handle = handle
-        self._prefix = f"{PREFIX}{handle.slot}/"
+    Args:
+        members: The rule's parameters and what it keeps.
+        slot: A name that no other rule of the optimizer has.
+        settle: Undoes what a step that was left by an exception has not undone.
+    """
+
+    def __init__(self, members: Members, slot: str, settle: Callable[[], None]) -> None:
+        self._members, self._prefix = members, f"{PREFIX}{slot}/"
+        self._undo = settle
 
     def register(self, optimizer: Optimizer) -> list[Any]:
         """Hook into ``state_dict`` and ``load_state_dict``; returns the removable hooks."""
@@ -37,28 +43,28 @@ class Checkpoint:
         ]
 
     def _settle(self, optimizer: Optimizer) -> None:
-        self._handle._give_back()  # a step that was left by an exception must not leave its decay in the file
+        self._undo()  # a step that was left by an exception must not leave its decay in the file
 
     def _save(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-        handle = self._handle
+        members = self._members
         states = dict(state_dict["state"])
         groups = []
         for index, (live, packed) in enumerate(zip(optimizer.param_groups, state_dict["param_groups"], strict=True)):
             packed = dict(packed)
-            if any(handle.covers(live, p) for p in live["params"]):
-                packed[self._prefix + "steps"] = handle.steps
-                packed[self._prefix + "max_lr"] = handle._max_lr[index]
-                packed.update({self._prefix + name: value for name, value in handle._shared.items()})
+            if any(members.covers(live, p) for p in live["params"]):
+                packed[self._prefix + "steps"] = members.steps
+                packed[self._prefix + "max_lr"] = members.max_lr[index]
+                packed.update({self._prefix + name: value for name, value in members.shared.items()})
             groups.append(packed)
             for p, number in zip(live["params"], packed["params"], strict=True):
-                kept = handle._state.get(p)
+                kept = members.state.get(p)
                 if kept:
                     named = {self._prefix + name: value for name, value in kept.items()}
                     states[number] = {**states.get(number, {}), **named}
         return {**state_dict, "state": states, "param_groups": groups}
 
     def _load(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-        handle = self._handle
+        members = self._members
         found = False
         states = dict(state_dict["state"])
         groups = []
@@ -67,14 +73,14 @@ class Checkpoint:
             groups.append({k: v for k, v in packed.items() if not k.startswith(self._prefix)})
             if own:
                 found = True
-                handle.steps = int(own.pop("steps"))
-                handle._max_lr[index] = float(own.pop("max_lr"))
-                handle._shared.update({name: float(value) for name, value in own.items()})
+                members.steps = int(own.pop("steps"))
+                members.max_lr[index] = float(own.pop("max_lr"))
+                members.shared.update({name: float(value) for name, value in own.items()})
             for p, number in zip(live["params"], packed["params"], strict=False):
                 self._load_param(p, states, number)
         if not found:
             warnings.warn(
-                f"this optimizer state holds nothing of the attached rule {type(handle.rule).__name__}: it starts "
+                f"this optimizer state holds nothing of the attached rule {type(members.rule).__name__}: it starts "
                 f"from the current weights and from step 0",
                 stacklevel=4,
             )
@@ -90,7 +96,7 @@ class Checkpoint:
         else:
             # An optimizer that starts its state lazily looks whether there is any.
             del states[number]
-        kept = self._handle._state.setdefault(p, {})
+        kept = self._members.state.setdefault(p, {})
         for key, value in entry.items():
             if str(key).startswith(self._prefix):
                 kept[str(key).removeprefix(self._prefix)] = _copy_to(p, value)

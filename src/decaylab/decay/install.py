@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from decaylab.decay import sharding
 from decaylab.decay.checkpoint import Checkpoint
-from decaylab.decay.native import Loan, lend
+from decaylab.decay.members import Members
+from decaylab.decay.native import lend
 from decaylab.decay.rule import Part, Rule, Step
 from decaylab.errors import DecaylabError
 
@@ -75,22 +75,14 @@ class Handle:
 
     Attributes:
         rule: The rule.
-        steps: Optimizer steps since attaching.
+        slot: Its name in the optimizer's ``state_dict``.
     """
 
     def __init__(self, optimizer: Optimizer, rule: Rule, params: list[Tensor] | None, native: bool) -> None:
         self.rule = rule
-        self.steps = 0
         self._optimizer = optimizer
-        self._given = None if params is None else dict.fromkeys(params)
         self._use_native = native
-        self._state: dict[Tensor, dict[str, Tensor]] = {}
-        self._shared: dict[str, float] = {}
-        self._members: dict[int, tuple[tuple[Any, ...], list[Tensor]]] = {}
-        self._changed = self._sharded = False
-        self._max_lr: dict[int, float] = {}
         self._old: dict[Tensor, Tensor] = {}
-        self._loans: list[Loan] = []
         self._user_grads: list[tuple[Tensor, Tensor]] = []
         self._step: Step | None = None
         self._awaits_closure = False
@@ -99,18 +91,20 @@ class Handle:
         self._others = others
         same = sum(type(other.rule) is type(rule) for other in others)
         self.slot = type(rule).__name__.lower() + (f"-{same + 1}" if same else "")
-        if self._given is not None:
-            held = {p for group in optimizer.param_groups for p in group["params"]}
-            missing = sum(p not in held for p in self._given)
-            if missing:
-                raise DecaylabError(f"{missing} of the given parameters are not in the optimizer: add them to it first")
-        self._meet_params()
+        self._members = Members(
+            optimizer, rule, params, lambda: [other._members for other in others if other is not self]
+        )
         others.append(self)
         self._hooks: list[Any] = [
             optimizer.register_step_pre_hook(self._pre_step),
             optimizer.register_step_post_hook(self._post_step),
-            *Checkpoint(self).register(optimizer),
+            *Checkpoint(self._members, self.slot, self._give_back).register(optimizer),
         ]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps since attaching."""
+        return self._members.steps
 
     def remove(self) -> None:
         """Take the rule off; the weights stay as they are."""
@@ -123,85 +117,11 @@ class Handle:
 
     def covers(self, group: dict[str, Any], param: Tensor) -> bool:
         """Whether the rule acts on ``param`` of ``group``."""
-        chosen = group.get("decay", True) if self._given is None else param in self._given
-        return bool(chosen) and self.rule.takes(param)
+        return self._members.covers(group, param)
 
-    # ------------------------------------------------------------------ who belongs
-
-    def _covered(self, index: int, group: dict[str, Any]) -> list[Tensor]:
-        """The parameters of a group that the rule acts on; worked out again only when the group has changed."""
-        key = (group.get("decay", True), *map(id, group["params"]))
-        known = self._members.get(index)
-        if known is None or known[0] != key:
-            known = self._members[index] = (key, [p for p in group["params"] if self.covers(group, p)])
-            self._changed = True
-        return known[1]
-
-    @torch.no_grad()
-    def _meet_params(self) -> None:
-        """Check groups, and show the rule the parameters that it has not seen yet."""
-        new: list[Tensor] = []
-        for index, group in enumerate(self._optimizer.param_groups):
-            covered = self._covered(index, group)
-            if not covered:
-                continue
-            if index not in self._max_lr:
-                self._max_lr[index] = float(group.get("initial_lr", group["lr"]))
-            self._check_group(index, group, covered)
-            new += [p for p in covered if p not in self._state]
-        if not new and not self._state:
-            raise DecaylabError(
-                f"{type(self.rule).__name__} has no parameter to act on: the parameters are not of its kind, or all "
-                f"groups have decay=False"
-            )
-        self._state.update({p: {} for p in new})
-        self._sharded = any(map(sharding.is_sharded, self._state))
-        if new:
-            self.rule.prepare(new, self._state, self._shared)
-        self._changed = False
-
-    def _check_group(self, index: int, group: dict[str, Any], covered: list[Tensor]) -> None:
-        self._refuse_own_decay(index, group)
-        if any(p.is_complex() for p in covered):
-            raise DecaylabError("decay rules are defined for real weights: a parameter is complex")
-        if self.rule.norm_based:
-            sharding.refuse_flat(covered)
-        for other in self._others:
-            if other is not self and other.rule.decays and self.rule.decays:
-                twice = sum(other.covers(group, p) for p in covered)
-                if twice:
-                    raise DecaylabError(
-                        f"{twice} parameters already decay by {type(other.rule).__name__}: remove that rule first, or "
-                        f"give both rules params of their own"
-                    )
-        self.rule.check(self._optimizer, self.part(index, group))
-
-    def _refuse_own_decay(self, index: int, group: dict[str, Any]) -> None:
-        if any(loan.group is group for handle in self._others for loan in handle._loans):
-            return  # what it reads now is another rule's
-        own = group.get("weight_decay", 0)
-        if not isinstance(own, Tensor) and own != 0:
-            raise DecaylabError(
-                f"{type(self._optimizer).__name__} already has weight_decay={own:g} in group {index}, so its weights "
-                f"would decay twice: give the optimizer weight_decay=0"
-            )
-
-    def _find_max_lr(self, index: int) -> float:
-        """Return the peak learning rate of a group: the rule's, the scheduler's, or the one at attaching."""
-        group = self._optimizer.param_groups[index]
-        given = getattr(self.rule, "max_lr", None)
-        peak = group.get("max_lr", group.get("initial_lr", self._max_lr[index])) if given is None else given
-        if isinstance(peak, Tensor):
-            peak = float(peak) if self.steps == 0 else self._max_lr[index]  # one host sync, not one a step
-        peak = self._max_lr[index] = float(peak)
-        if not isinstance(group["lr"], Tensor) and group["lr"] > peak * (1 + 1e-6):
-            raise DecaylabError(
-                f"the learning rate {group['lr']:g} is above max_lr {peak:g}, the peak that this rule divides by: give "
-                f"the rule max_lr"
-            )
-        return peak
-
-    # ------------------------------------------------------------------ one step
+    def part(self, index: int, group: dict[str, Any]) -> Part:
+        """Return a group with its settings of now, and no parameters: what a probe needs to know of a step."""
+        return self._members.part(index, group)
 
     def _pre_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         return self._begin(args, kwargs, torch.compiler.is_compiling())
@@ -245,7 +165,7 @@ class Handle:
     def _before(self, compiling: bool) -> None:
         if self._skips():
             return
-        step = self._step = self._collect()
+        step = self._step = self._members.step()
         self._refuse_capture(step)
         if self._use_native and not compiling:
             step.parts = [part for part in step.parts if not self._lend(part, step)]
@@ -268,7 +188,7 @@ class Handle:
             )
         if step is not None:
             self.rule.after(step)
-            self.steps += 1
+            self._members.steps += 1
 
     def _refuse_capture(self, step: Step) -> None:
         """A CUDA graph replays the numbers of the step that it recorded: refuse rules whose numbers change by step."""
@@ -284,38 +204,6 @@ class Handle:
         found = getattr(self._optimizer, "found_inf", None)
         return found is not None and bool(found)
 
-    def _collect(self) -> Step:
-        """Sort this step's parameters into parts."""
-        groups = self._optimizer.param_groups
-        members = [self._covered(index, group) for index, group in enumerate(groups)]
-        if self._changed:
-            self._meet_params()
-        parts: list[Part] = []
-        absent: list[Tensor] = []
-        for index, (group, covered) in enumerate(zip(groups, members, strict=True)):
-            present = [p for p in covered if p.grad is not None]
-            if len(present) < len(covered):
-                absent += [p for p in covered if p.grad is None]
-            if present:
-                self._refuse_own_decay(index, group)
-            kinds = _by_kind(present)
-            for params in kinds:
-                part = self.part(index, group)
-                part.params = params
-                part.weights = [sharding.local(p) for p in params] if self._sharded else params
-                part.whole = len(kinds) == 1 and len(covered) == len(group["params"])
-                parts.append(part)
-        return Step(self._optimizer, parts, absent, self.steps + 1, self._state, self._shared)
-
-    def part(self, index: int, group: dict[str, Any]) -> Part:
-        """Return a group with its settings of now, and no parameters yet: what a probe needs to know of a step."""
-
-        def find_max_lr() -> float:
-            return self._find_max_lr(index)
-
-        strength = self.rule.strength(self.steps, group["lr"], find_max_lr)
-        return Part(group, [], [], group["lr"], strength, find_max_lr)
-
     def _lend(self, part: Part, step: Step) -> bool:
         """Let the optimizer's kernel decay this part, where it has the rule and the whole group is the rule's."""
         convention = self.rule.native_convention
@@ -326,13 +214,13 @@ class Handle:
         if value is not None and not isinstance(value, Tensor):
             loan = lend(self._optimizer, part.group, convention, value)
         if loan is not None:
-            self._loans.append(loan)
+            self._members.loans.append(loan)
         return loan is not None
 
     def _give_back(self) -> None:
-        for loan in self._loans:
+        for loan in self._members.loans:
             loan.give_back()
-        self._loans = []
+        self._members.loans = []
         self._restore_grads()
 
     def _edit_grads(self, step: Step) -> None:
@@ -357,16 +245,6 @@ class Handle:
                     self._old[p] = torch.empty_like(weight)
             part.old = [self._old[p] for p in part.params]
             torch._foreach_copy_(part.old, part.weights)
-
-
-def _by_kind(params: list[Tensor]) -> list[list[Tensor]]:
-    """Divide parameters into those that share device and dtype."""
-    if len({(p.device, p.dtype) for p in params}) == 1:
-        return [params]
-    kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for p in params:
-        kinds.setdefault((p.device, p.dtype), []).append(p)
-    return list(kinds.values())
 
 
 def handles(optimizer: Optimizer) -> tuple[Handle, ...]:

@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import altair as alt
 import pandas as pd
 from altair.utils.schemapi import debug_mode
 
-from decaylab.experiments.spec import Chart
 from decaylab.report import look
 from decaylab.report.aggregate import thin
+from decaylab.report.figure import Figure
 
 _Mark = tuple[Any, float]  # a layer and its opacity
 _SHARED = "points"
 _FEW = 25  # curves with no more points than this also show them
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A chart with its numbers.
-
-    Attributes:
-        chart: The declaration.
-        points: What ``aggregate.drawn`` gave.
-        colours: Legend entry to colour.
-        rules: Vertical marks: (x, text).
-    """
-
-    chart: Chart
-    points: pd.DataFrame
-    colours: Mapping[str, str]
-    rules: Sequence[tuple[float, str]] = field(default=())
-
-    @property
-    def panels(self) -> list[str]:
-        """The small multiples, in order; one without a name when there are none."""
-        return list(dict.fromkeys(self.points["panel"]))
-
-    @property
-    def dashes(self) -> list[str]:
-        """Entries of the legend of the dashes."""
-        return list(dict.fromkeys(self.points["dash"])) if self.chart.dash else []
-
-    @property
-    def numeric_x(self) -> bool:
-        """Whether the horizontal axis has numbers, not names."""
-        return pd.api.types.is_numeric_dtype(self.points["x"]) and self.chart.kind != "bars"
 
 
 def page_views(figure: Figure) -> list[dict[str, Any]]:

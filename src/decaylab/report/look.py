@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 
-if TYPE_CHECKING:
-    from decaylab.report.figures import Figure
+from decaylab.report.figure import Figure
 
 DASHES: tuple[list[int], ...] = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 4])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")

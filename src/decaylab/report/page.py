@@ -24,7 +24,7 @@ from decaylab.experiments.spec import Experiment
 from decaylab.files import atomic_write_text
 from decaylab.report import figures, forest, look, numbers, palette, verdicts
 from decaylab.report.aggregate import drawn
-from decaylab.report.figures import Figure
+from decaylab.report.figure import Figure
 from decaylab.report.tables import Sheet
 
 BADGES = {Verdict.HOLDS: "✓", Verdict.FAILS: "✗", Verdict.UNDECIDED: "?", Verdict.NOT_TESTABLE: "–"}
