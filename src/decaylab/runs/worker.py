@@ -8,6 +8,7 @@ input closes, which happens when the launcher dies.
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import importlib
 import os
@@ -236,5 +237,6 @@ def _listen(worker: Worker, lifeline: bool) -> None:
 
 if __name__ == "__main__":
     code = main()
+    atexit._run_exitfuncs()
     sys.stderr.flush()
     os._exit(code)  # all is written, and taking torch's modules apart would take most of a second
