@@ -176,6 +176,22 @@ def test_groups_added_later(case):
             torch.testing.assert_close(got[3], train(other, [[g[3]] for g in late])[0], rtol=0, atol=1e-12)
 
 
+@each_pair
+def test_a_group_of_two_number_types_is_as_two_groups(case, kind):
+    results = []
+    for together in (True, False):
+        params = weights()
+        params[1] = torch.nn.Parameter(params[1].detach().float())
+        grads = [[g[0], g[1].float(), g[2]] for g in gradients(4)]
+        groups = [[0, 1, 2]] if together else [[0, 2], [1]]
+        opt = optimizer(kind, [{"params": [params[i] for i in group]} for group in groups])
+        decay.attach(opt, case.rule())
+        train(opt, [[g[i] for group in groups for i in group] for g in grads], learning_rates(4))
+        results.append(params)
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
 @each()
 def test_no_gradient_no_touch(case):
     for kind in case.optimizers:
