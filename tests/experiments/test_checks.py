@@ -1,9 +1,11 @@
+import math
+
 import pytest
 from tests.experiments.synthetic import Row, results
 
 from decaylab.experiments import checks
 from decaylab.experiments.evidence import Verdict
-from decaylab.experiments.quantity import at, final
+from decaylab.experiments.quantity import at, final, percent
 
 WITH, WITHOUT = {"lr": "large", "wd": "with"}, {"lr": "large", "wd": "none"}
 SMALL, SMALL_WITHOUT = {"lr": "small", "wd": "with"}, {"lr": "small", "wd": "none"}
@@ -56,6 +58,31 @@ def test_divergence_is_said_beside_the_numbers():
     assert checks.diverges_more(this=WITHOUT, than=WITH)(found).verdict is Verdict.HOLDS
     loss = checks.lower(final("train/loss"), this=WITH, than=WITHOUT)(found)
     assert loss.verdict is Verdict.UNDECIDED  # infinite differences of three seeds are below what a sign test can show
+
+
+@pytest.mark.parametrize("quantity", [ERROR, final("train/loss"), percent(final("train/loss"))])
+def test_two_settings_that_always_diverge_are_not_equal(quantity):
+    lost = lambda labels, row: Row(status="diverged", step=50)  # noqa: E731
+    evidence = checks.equal(quantity, this=WITH, that=WITHOUT, margin=1)(results(change=lost))
+    assert evidence.verdict is Verdict.NOT_TESTABLE
+    assert "every run of both settings diverged" in evidence.reason
+
+
+def test_a_change_that_diverged_runs_did_not_live_to_see_is_not_tested():
+    lost = lambda labels, row: Row(status="diverged", step=50) if labels["wd"] == "none" else row  # noqa: E731
+    check = checks.lower(ERROR - at("test/error", 0.5), this=WITH, than=WITHOUT)
+    assert check(results(change=lost)).verdict is Verdict.NOT_TESTABLE
+
+
+@pytest.mark.parametrize("last", [math.nan, math.inf, 100.0])
+def test_a_curve_that_diverges_above_another_does_not_cross_it(last):
+    lost = lambda labels, row: Row(status="diverged", step=180) if labels["wd"] == "none" else row  # noqa: E731
+    found = results(change=lost, noise=0.0)
+    frame = found.metric("train/loss")
+    frame.loc[(frame["wd"] == "none") & (frame["step"] == 180), "value"] = last
+    found._cache["train/loss"] = frame
+    evidence = checks.crosses("train/loss", this=WITHOUT, than=WITH, between=(0.0, 1.0))(found)
+    assert evidence.verdict is Verdict.FAILS
 
 
 def test_curves_that_cross_and_curves_that_do_not():

@@ -43,6 +43,28 @@ def test_a_diverged_run_counts_as_the_worst():
     assert lowest("train/loss").by_seed(found, WITH)[1] == pytest.approx(1.7)
 
 
+def test_what_a_run_recorded_before_it_diverged_is_read_as_it_is():
+    lost = lambda labels, row: Row(status="diverged", step=100)  # noqa: E731
+    found, whole = results(change=lost, noise=0.0), results(noise=0.0)
+    early, late = at("train/loss", 0.5), at("train/loss", 0.6)
+    assert early.by_seed(found, WITH) == early.by_seed(whole, WITH)
+    assert late.by_seed(found, WITH)[0] == math.inf
+    early, late = mean_over("train/loss", 0.1, 0.5), mean_over("train/loss", 0.1, 0.6)
+    assert early.by_seed(found, WITH) == early.by_seed(whole, WITH)
+    assert late.by_seed(found, WITH)[0] == math.inf
+    assert slope_over("train/loss", 0.0, 0.4).by_seed(found, WITH)[0] == pytest.approx(-1.2)
+    assert slope_over("train/loss", 0.0, 0.6).by_seed(found, WITH)[0] == math.inf
+
+
+@pytest.mark.parametrize("key", ["train/loss", "test/error"])
+def test_nothing_is_left_of_a_difference_of_two_numbers_that_are_both_lost(key):
+    lost = lambda labels, row: Row(status="diverged", step=50)  # noqa: E731
+    found = results(change=lost)
+    assert math.isnan((final(key) - at(key, 0.5)).by_seed(found, WITH)[0])
+    assert math.isnan((final(key) / at(key, 0.5)).by_seed(found, WITH)[0])
+    assert (final(key) - at(key, 0.2)).by_seed(found, WITH)[0] > 70
+
+
 def test_a_run_that_has_not_ended_has_no_number():
     going = lambda labels, row: Row(status="running", step=190) if labels["seed"] == 1 else row  # noqa: E731
     assert math.isnan(final("test/error").by_seed(results(change=going), WITH)[1])

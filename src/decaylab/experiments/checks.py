@@ -169,10 +169,11 @@ def crosses(
                 both = [
                     (f, v - other[s])
                     for f, s, v in zip(a.fractions, a.steps, a.values, strict=True)
-                    if s in other and f >= start
+                    if s in other and f >= start and math.isfinite(v - other[s])
                 ]
                 points[seed] = 100 * statistics.crossing([f for f, _ in both], [d for _, d in both])
-                if both and points[seed] in (100 * both[0][0], 100 * both[-1][0]):
+                never = both and points[seed] in (100 * both[0][0], 100 * both[-1][0])
+                if never or results.diverged(first[seed]):  # a diverged loss does not end below anything
                     without.append(seed)
         note = _note(results, this, than)
         if without:

@@ -29,7 +29,8 @@ def judge(low: float, high: float, claimed: tuple[float, float]) -> Verdict:
         claimed: The open region in which the claim says the quantity lies; an end may be infinite.
 
     Returns:
-        ``holds`` if the interval lies wholly inside the region, ``fails`` if wholly outside, otherwise ``undecided``.
+        ``holds`` if the interval lies wholly inside the region, ``fails`` if wholly outside, ``undecided`` if it covers
+        or touches the boundary.
     """
     start, end = claimed
     if (low > start or start == -math.inf) and (high < end or end == math.inf):

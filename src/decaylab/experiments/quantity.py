@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from decaylab.experiments.statistics import Lost, slope
+
 if TYPE_CHECKING:
     from decaylab.experiments.results import Curve, Results
     from decaylab.experiments.spec import Label
@@ -29,7 +31,8 @@ class Quantity:
     Attributes:
         name: In words, as it stands in the report.
         unit: Of the number.
-        read: Gives the number of one run that has ended, or NaN where it was not recorded.
+        read: Gives the number of one run that has ended, a ``Lost`` one where it diverged before, or NaN where it was
+            not recorded.
     """
 
     name: str
@@ -37,7 +40,7 @@ class Quantity:
     read: Callable[[Results, str], float]
 
     def __sub__(self, other: Quantity) -> Quantity:
-        """The difference of two quantities of the same run."""
+        """The difference of two quantities of the same run; NaN where both were lost to a divergence."""
         return Quantity(
             name=f"{self.name} minus {other.name}",
             unit=_difference_unit(self.unit),
@@ -45,7 +48,7 @@ class Quantity:
         )
 
     def __truediv__(self, other: Quantity) -> Quantity:
-        """The ratio of two quantities of the same run."""
+        """The ratio of two quantities of the same run; NaN where both were lost to a divergence."""
         return Quantity(
             name=f"{self.name} over {other.name}",
             unit="",
@@ -76,12 +79,13 @@ def final(
         unit: Of the scaled number. Keys that end in ``error`` are recorded as shares and shown in %; losses are nats.
         scale: What the record is multiplied by.
         diverged: What a diverged run counts as, in scaled units. By default 100 % for an error and infinity for a loss;
-            for other metrics a diverged run counts as not recorded, because its last record says little.
+            for other metrics a diverged run counts as not recorded, because its last record says little. What a run
+            recorded before it diverged is read as it is.
 
     Returns:
         The quantity.
     """
-    return _reading(key, f"final {name or key}", unit, scale, diverged, _last)
+    return _reading(key, f"final {name or key}", unit, scale, diverged, _last, until=math.inf)
 
 
 def at(
@@ -99,7 +103,9 @@ def at(
         values = [v for f, v in zip(curve.fractions, curve.values, strict=True) if f <= fraction + 1e-9]
         return values[-1] if values else math.nan
 
-    return _reading(key, f"{name or key} at {100 * fraction:g} % of training", unit, scale, diverged, read)
+    return _reading(
+        key, f"{name or key} at {100 * fraction:g} % of training", unit, scale, diverged, read, until=fraction
+    )
 
 
 def mean_over(
@@ -120,7 +126,7 @@ def mean_over(
         return math.fsum(values) / len(values) if values else math.nan
 
     label = f"mean {name or key} from {100 * start:g} to {100 * stop:g} % of training"
-    return _reading(key, label, unit, scale, diverged, read)
+    return _reading(key, label, unit, scale, diverged, read, until=stop)
 
 
 def lowest(key: str, *, name: str | None = None, unit: str | None = None, scale: float | None = None) -> Quantity:
@@ -129,22 +135,20 @@ def lowest(key: str, *, name: str | None = None, unit: str | None = None, scale:
     def read(curve: Curve) -> float:
         return min(filter(math.isfinite, curve.values), default=math.nan)
 
-    quantity = _reading(key, f"lowest {name or key}", unit, scale, None, read, alive_only=False)
-    return quantity
+    return _reading(key, f"lowest {name or key}", unit, scale, None, read, until=0.0)
 
 
 def slope_over(
     key: str, start: float, stop: float, *, name: str | None = None, unit: str | None = None, scale: float | None = None
 ) -> Quantity:
     """The least-squares slope of a key between two fractions of training, per whole run; see ``final``."""
-    from decaylab.experiments.statistics import slope
 
     def read(curve: Curve) -> float:
         pairs = [(f, v) for f, v in zip(curve.fractions, curve.values, strict=True) if start - 1e-9 <= f <= stop + 1e-9]
         return slope([f for f, _ in pairs], [v for _, v in pairs])
 
     label = f"slope of {name or key} from {100 * start:g} to {100 * stop:g} % of training"
-    plain = _reading(key, label, unit, scale, None, read)
+    plain = _reading(key, label, unit, scale, None, read, until=stop)
     return Quantity(name=plain.name, unit=f"{plain.unit} per run".strip(), read=plain.read)
 
 
@@ -153,7 +157,8 @@ def percent(quantity: Quantity) -> Quantity:
 
     def read(results: Results, run: str) -> float:
         value = quantity.read(results, run)
-        return 100 * math.log(value) if value > 0 else math.nan
+        found = 100 * math.log(value) if value > 0 else math.nan
+        return Lost(found) if isinstance(value, Lost) else found
 
     return Quantity(name=quantity.name, unit="%", read=read)
 
@@ -170,25 +175,30 @@ def _reading(
     diverged: float | None,
     reduce: Callable[[Curve], float],
     *,
-    alive_only: bool = True,
+    until: float,
 ) -> Quantity:
+    """Read a curve that a run has to have come through up to a fraction of training."""
     own_scale, own_unit, own_diverged = _CONVENTIONS.get(key.rsplit("/", 1)[-1], (1.0, "", None))
     factor = own_scale if scale is None else scale
     lost = own_diverged if diverged is None else diverged
 
     def read(results: Results, run: str) -> float:
-        if alive_only and results.diverged(run):
-            return math.nan if lost is None else lost
+        if results.diverged(run) and results.reached(run) < until - 1e-9:
+            return math.nan if lost is None else Lost(lost)
         return factor * reduce(results.curve(run, key))
 
     return Quantity(name=name, unit=own_unit if unit is None else unit, read=read)
 
 
 def _minus(a: float, b: float) -> float:
+    if isinstance(a, Lost) and isinstance(b, Lost):
+        return math.nan
     return 0.0 if a == b else a - b
 
 
 def _over(a: float, b: float) -> float:
+    if isinstance(a, Lost) and isinstance(b, Lost):
+        return math.nan
     return a / b if b else math.nan
 
 

@@ -91,13 +91,14 @@ class Results:
         self._cache: dict[str, pd.DataFrame] = {}
         self._curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
         self._status: dict[str, str] = {}
+        self._step: dict[str, int] = {}
         self._total: dict[str, int] = {}
         labelled = {spec.id: spec.labels for spec in self.specs}
         known = []
         for run, labels in labelled.items():
             row = rows.get(run)
             state = (row.status, row.reason, row.step, row.total_steps) if row else ("missing", "", 0, 0)
-            self._status[run], self._total[run] = state[0], state[3]
+            self._status[run], self._step[run], self._total[run] = state[0], state[2], state[3]
             known.append({"run": run, **labels, **dict(zip(_STATE, state, strict=True))})
         self.runs = pd.DataFrame(known, columns=None if known else ["run", "seed", *_STATE]).set_index("run")
         self.labels = [name for name in self.runs.columns if name not in _STATE]
@@ -196,6 +197,12 @@ class Results:
     def diverged(self, run: str) -> bool:
         """Whether a run has ended by diverging."""
         return self._status[run] == "diverged"
+
+    def reached(self, run: str) -> float:
+        """The fraction of its steps that a run has done."""
+        if self._status[run] == "done":
+            return 1.0
+        return self._step[run] / self._total[run] if self._total[run] > 0 else 0.0
 
     def _labelled(self, records: pd.DataFrame) -> pd.DataFrame:
         labels = self.runs.drop(columns=["reason", "step"]).reset_index()

@@ -10,12 +10,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from decaylab.experiments.evidence import MIN_SEEDS, Comparison, Verdict, judge
 
 Seed = str | float | int
 Region = tuple[float, float]
 CONFIDENCE = 0.95
+
+
+class Lost(float):
+    """What a diverged run counts as in place of a number that it did not come to."""
 
 
 def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
@@ -149,9 +154,9 @@ def paired_difference(
 ) -> Comparison:
     """Compare two settings seed by seed: the mean of ``this - that`` with its t interval.
 
-    Two runs of a seed that both diverged (both infinite) differ by 0. A margin makes it a test of equivalence: with the
-    claimed region (-m, m) the claim holds if the whole interval is inside the margin and fails if it is wholly outside.
-    See ``mean_comparison`` for the arguments.
+    Two runs of a seed that both diverged differ by 0, and where all of them did, nothing can be tested. A margin makes
+    it a test of equivalence: with the claimed region (-m, m) the claim holds if the whole interval is inside the margin
+    and fails if it is wholly outside. See ``mean_comparison`` for the arguments.
 
     Raises:
         ValueError: The two sides have different seeds, so nothing is paired.
@@ -159,7 +164,11 @@ def paired_difference(
     if set(this) != set(that):
         raise ValueError(f"{name}: unpaired seeds {sorted(set(this) ^ set(that), key=str)}")
     differences = {seed: _difference(this[seed], that[seed]) for seed in this}
-    return mean_comparison(differences, claimed, name=name, unit=unit, confidence=confidence, note=note)
+    found = mean_comparison(differences, claimed, name=name, unit=unit, confidence=confidence, note=note)
+    if this and all(isinstance(v, Lost) for v in (*this.values(), *that.values())):
+        why = "every run of both settings diverged"
+        return replace(found, verdict=Verdict.NOT_TESTABLE, note=f"{found.note}; {why}" if found.note else why)
+    return found
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
