@@ -231,3 +231,17 @@ def test_accumulation_gives_the_same_step():
     for key, value in one.items():
         if key[1].endswith("loss"):
             assert four[key] == pytest.approx(value, rel=1e-4), key
+
+
+def test_accumulation_gives_the_same_step_where_the_last_batch_falls_into_unequal_parts():
+    base = replace(
+        VISION,
+        model=VisionModel(architecture="vgg_small", width=4),  # no statistics of a batch
+        data=replace(VISION.data, train_size=39, augment=False),
+        accumulation=1,
+    )
+    one, four = (_curves(_train(replace(base, accumulation=parts))[0]) for parts in (1, 4))
+    assert one.keys() == four.keys()
+    for key, value in one.items():
+        if key[1].endswith("loss"):
+            assert four[key] == pytest.approx(value, rel=1e-5), key

@@ -1,5 +1,6 @@
 """A run that starts from another's snapshot: with its optimizer's state, and with another decay."""
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -78,6 +79,21 @@ def test_with_the_optimizers_state_it_goes_on_as_the_run_did(parent):
     assert _losses(_child(), resolve=lambda run: folder) == later
     fresh = _losses(_child(init_from=InitFrom(run=run_id(PARENT), step=4)), resolve=lambda run: folder)
     assert fresh[0] == later[0] and fresh[4] != later[4]
+
+
+def test_the_decay_is_the_new_runs_own_also_where_its_rule_counts_steps_or_learns_the_peak(tmp_path):
+    parent = replace(PARENT, decay=Decay(rule="independent", weight_decay=0.01, roles=("matrix",)), steps=4)
+    fit(parent, lambda m: None, folder=tmp_path)
+    source = InitFrom(run=run_id(parent), step=4, optimizer=True)
+    slower = replace(PARENT.optimizer, lr=1e-4)
+    ended = {}
+    for rule, coefficient in (("independent", 0.01), ("decoupled", 0.01 / slower.lr)):
+        decay = Decay(rule=rule, weight_decay=coefficient, roles=("matrix",))
+        with warnings.catch_warnings(action="error"):
+            ended[rule] = _losses(_child(init_from=source, optimizer=slower, decay=decay), resolve=lambda run: tmp_path)
+    assert ended["independent"] == pytest.approx(ended["decoupled"], rel=1e-6)
+    faster = _child(init_from=source, optimizer=replace(PARENT.optimizer, lr=1e-2), decay=parent.decay)
+    assert len(_losses(faster, resolve=lambda run: tmp_path)) == 5
 
 
 def test_any_snapshot_can_be_the_start(parent):

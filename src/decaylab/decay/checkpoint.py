@@ -20,6 +20,27 @@ from decaylab.decay.members import Members
 PREFIX = "decaylab/"
 
 
+_LACKS = "this optimizer state holds nothing of the attached rule"
+
+
+def load_without_rules(state_dict: dict[str, Any], load: Callable[[dict[str, Any]], None]) -> None:
+    """Load an optimizer's state without what rules kept in it: those of this optimizer start from where they are.
+
+    Args:
+        state_dict: What an optimizer's ``state_dict`` gave.
+        load: Loads it, such as the ``load_state_dict`` of another optimizer.
+    """
+    states = {number: _without_rules(entry) for number, entry in state_dict["state"].items()}
+    groups = [_without_rules(group) for group in state_dict["param_groups"]]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=_LACKS)
+        load({**state_dict, "state": {n: entry for n, entry in states.items() if entry}, "param_groups": groups})
+
+
+def _without_rules(entry: Any) -> Any:
+    return {k: v for k, v in entry.items() if not str(k).startswith(PREFIX)} if isinstance(entry, dict) else entry
+
+
 class Checkpoint:
     """Saves and loads the state of one attached rule with the optimizer's.
 
@@ -80,8 +101,7 @@ class Checkpoint:
                 self._load_param(p, states, number)
         if not found:
             warnings.warn(
-                f"this optimizer state holds nothing of the attached rule {type(members.rule).__name__}: it starts "
-                f"from the current weights and from step 0",
+                f"{_LACKS} {type(members.rule).__name__}: it starts from the current weights and from step 0",
                 stacklevel=4,
             )
         return {**state_dict, "state": states, "param_groups": [*groups, *state_dict["param_groups"][len(groups) :]]}

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from decaylab import probes
+from decaylab.decay.checkpoint import load_without_rules
 from decaylab.decay.sharding import local
 from decaylab.errors import DecaylabError
 from decaylab.schedules import value as schedule_value
@@ -124,8 +126,8 @@ class Training:
         """Train as :meth:`run` does, with gradients from elsewhere.
 
         Yields:
-            The micro-batches of a step. Before it is resumed with the loss of each, detached, the gradient of their
-            mean has to lie in the parameters' ``grad``.
+            The micro-batches of a step. Before it is resumed with the share of each in the mean loss, detached, the
+            gradient of that mean has to lie in the parameters' ``grad``.
 
         Returns:
             How it ended.
@@ -174,10 +176,10 @@ class Training:
             self._no_origin = error
 
     def _start_optimizer(self, state: dict[str, Any]) -> None:
-        """Take over an optimizer's state, but not its settings."""
+        """Take over an optimizer's state, but not its settings, nor what its decay rule kept: those are this run's."""
         groups = [dict(group) for group in self.optimizer.param_groups]
         with self._widened(0):
-            load_whole_state(self.optimizer, state)
+            load_without_rules(state, partial(load_whole_state, self.optimizer))
         for group, own in zip(self.optimizer.param_groups, groups, strict=True):
             group.update({key: v for key, v in own.items() if key != "params"})
 
@@ -191,12 +193,13 @@ class Training:
         self._finish(step, self.gradients(self._begin(step)))
 
     def gradients(self, batches: list[Batch]) -> Losses:
-        """Put the gradient of the mean loss of some micro-batches into the parameters; return the loss of each."""
+        """Put the gradient of the mean loss of micro-batches into the parameters; return the share of each in the mean."""
         losses = []
+        examples = sum(len(batch[1]) for batch in batches)
         for number, batch in enumerate(batches, start=1):
             with self.processes.syncing(self.forward, self.model, last=number == len(batches)):
-                with self._autocast():
-                    loss = self.forward(*batch) / len(batches)
+                with self._autocast():  # the last batch of an epoch may fall into parts of different sizes
+                    loss = self.forward(*batch) / (examples / len(batch[1]))
                 self.scaler.scale(loss).backward()
             losses.append(loss.detach())
         return losses
