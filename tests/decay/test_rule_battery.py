@@ -192,6 +192,18 @@ def test_a_group_of_two_number_types_is_as_two_groups(case, kind):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("native", [True, False], ids=["native", "own"])
+@each_pair
+def test_climbing_is_descending_along_turned_gradients(case, kind, native):
+    results = []
+    for sign in (1.0, -1.0):
+        opt = optimizer(kind, weights(), maximize=sign < 0)
+        decay.attach(opt, case.rule(), native=native)
+        results.append(train(opt, [[sign * g for g in step] for step in gradients(5)], learning_rates(5)))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
 @each()
 def test_no_gradient_no_touch(case):
     for kind in case.optimizers:

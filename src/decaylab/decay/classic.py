@@ -46,7 +46,8 @@ class L2(DecayRule):
 
 
 def add_to_gradients(part: Part, direction: list[Tensor], coefficient: Scalar) -> None:
-    """Give every parameter of ``part`` a new gradient, ``g + coefficient * direction``."""
+    """Give every parameter of ``part`` a new gradient, ``g + coefficient * direction``; minus where that is climbed."""
+    coefficient = part.sign * coefficient
     if isinstance(coefficient, Tensor):
         sums = torch._foreach_add(part.grads, torch._foreach_mul(direction, coefficient.to(direction[0].device)))
     elif coefficient == 0:

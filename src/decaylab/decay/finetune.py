@@ -96,8 +96,7 @@ class SelectiveProjection(_Anchored):
         for part in step.parts:
             away = self.offsets(part, step)
             inner = dots(part.params, part.grads, away)
-            sign = -1.0 if part.group.get("maximize", False) else 1.0
-            step.scratch[f"{id(part)}"] = (sign * inner > 0, norms(part.params, away))
+            step.scratch[f"{id(part)}"] = (part.sign * inner > 0, norms(part.params, away))
 
     def after(self, step: Step) -> None:
         """Pull the tensors back that went the wrong way."""

@@ -53,6 +53,11 @@ class Part:
         """The gradients on this rank, in the order of ``weights``."""
         return [sharding.local(p.grad) for p in self.params if p.grad is not None]
 
+    @property
+    def sign(self) -> float:
+        """-1 where the optimizer climbs along its gradients (``maximize``), else 1."""
+        return -1.0 if self.group.get("maximize", False) else 1.0
+
 
 @dataclass(slots=True)
 class Step:

@@ -193,7 +193,7 @@ class Training:
         self._finish(step, self.gradients(self._begin(step)))
 
     def gradients(self, batches: list[Batch]) -> Losses:
-        """Put the gradient of the mean loss of micro-batches into the parameters; return the share of each in the mean."""
+        """Put the gradient of the mean loss of micro-batches into the parameters; return the share of each in it."""
         losses = []
         examples = sum(len(batch[1]) for batch in batches)
         for number, batch in enumerate(batches, start=1):
