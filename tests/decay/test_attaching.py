@@ -1,11 +1,15 @@
 """Installing a rule: who belongs, what is refused and in which words, and what a step leaves behind."""
 
+import copy
+import math
+
 import pytest
 import torch
 from rule_cases import gradients, optimizer, train, weights
 
 from decaylab import decay
 from decaylab.errors import DecaylabError
+from decaylab.train.signsgd import SignSGD
 
 
 def step(opt, params, value=0.0):
@@ -199,6 +203,24 @@ def test_where_the_peak_learning_rate_comes_from():
     torch.testing.assert_close(params[0].detach(), start * (1 - 0.05))
 
 
+@pytest.mark.parametrize(
+    "rule", [decay.Independent(0.1), decay.Corrected(0.1), decay.WeightNormControl(0.1, target=1.0)]
+)
+def test_a_peak_of_zero_is_refused_once_the_learning_rate_is_not(rule):
+    params = weights()
+    opt = torch.optim.SGD(params, lr=0.0)
+    decay.attach(opt, rule)
+    step(opt, params, 1.0)
+    assert all(map(torch.equal, params, weights()))
+    opt.param_groups[0]["lr"] = 0.1
+    with pytest.raises(DecaylabError, match=r"above max_lr 0, .*give the rule max_lr"):
+        step(opt, params, 1.0)
+    with pytest.raises(DecaylabError, match="is 0 when the rule is attached: give the rule max_lr"):
+        opt = torch.optim.SGD(params, lr=torch.tensor(0.0), foreach=True)
+        decay.attach(opt, rule)
+        step(opt, params, 1.0)
+
+
 def test_a_learning_rate_above_its_peak_is_refused():
     params = weights()
     opt = torch.optim.SGD(params, lr=0.1)
@@ -263,6 +285,72 @@ def test_optimizers_without_the_needed_settings_are_refused():
         decay.attach(torch.optim.Adagrad(weights(), lr=0.1), decay.Scheduled(0.1))
     with pytest.raises(DecaylabError, match=r"Rotational knows AdamW, SGD with momentum and Lion, not Adagrad"):
         decay.attach(torch.optim.Adagrad(weights(), lr=0.1), decay.Rotational(0.1))
+
+
+@pytest.mark.parametrize("rule", [decay.Scheduled, decay.Rotational])
+def test_a_momentum_or_betas_that_mean_something_else_are_refused(rule):
+    others = [torch.optim.Adamax(weights(), lr=0.1), torch.optim.RMSprop(weights(), lr=0.1, momentum=0.9)]
+    others.append(SignSGD(weights(), lr=0.1, momentum=0.9))
+    if hasattr(torch.optim, "Muon"):
+        others.append(torch.optim.Muon(weights(shapes=[(3, 4)]), lr=0.1, weight_decay=0.0))
+    for opt in others:
+        with pytest.raises(DecaylabError, match=rf"not .*{type(opt).__name__}"):
+            decay.attach(opt, rule(0.1))
+
+
+def test_second_moments_under_another_name_are_refused():
+    class OtherAdam(torch.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {"lr": 0.1, "betas": (0.9, 0.999), "weight_decay": 0.0})
+
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    self.state[p]["exp_avg"] = p.grad.clone()
+
+    params = weights()
+    opt = OtherAdam(params)
+    decay.attach(opt, decay.Scheduled(0.1))
+    step(opt, params)
+    with pytest.raises(DecaylabError, match="does not keep: use Decoupled"):
+        step(opt, params)
+
+
+def test_adams_with_amsgrad_where_a_parameter_joins_late():
+    params, grads, lam = weights(), gradients(4), 0.01
+    opt = torch.optim.AdamW(params, lr=0.1, weight_decay=0.0, amsgrad=True)
+    decay.attach(opt, decay.Scheduled(lam))
+    for t, g in enumerate(grads):
+        g = [torch.zeros_like(x) if t == 2 else x for x in g]
+        for i, (p, x) in enumerate(zip(params, g, strict=True)):
+            p.grad = None if i == 1 and t < 2 else x
+        before = [p.detach().clone() for p in params]
+        twin = copy.deepcopy(params)
+        for p, q in zip(twin, params, strict=True):
+            p.grad = q.grad
+        plain = torch.optim.AdamW(twin, lr=0.1, weight_decay=0.0, amsgrad=True)
+        state = {k: v for k, v in opt.state_dict().items() if k == "state"}
+        plain.load_state_dict(copy.deepcopy(plain.state_dict() | state))
+        opt.step()
+        plain.step()
+        moved = [p for p in twin if p.grad is not None]
+        largest = [plain.state[p]["max_exp_avg_sq"] / (1 - 0.999 ** float(plain.state[p]["step"])) for p in moved]
+        mean = sum(v.sum() for v in largest) / sum(v.numel() for v in largest)
+        for old, p, q in zip(before, params, twin, strict=True):
+            share = 0.0 if p.grad is None else 0.1 * lam / mean.sqrt()
+            torch.testing.assert_close(p.detach(), q.detach() - share * old, rtol=0, atol=1e-12)
+
+
+def test_a_bound_after_a_warm_start_is_set_when_its_tensor_has_a_gradient():
+    params = weights()
+    opt = torch.optim.SGD(params, lr=0.1)
+    handle = decay.attach(opt, decay.Constrained(bound="warm_start", steps=2))
+    for t, g in enumerate(gradients(4)):
+        for i, (p, x) in enumerate(zip(params, g, strict=True)):
+            p.grad = None if i == 1 and t in (1, 2) else x
+        opt.step()
+    bounds = [handle._members.state[p]["kappa"].item() for p in params]
+    assert all(map(math.isfinite, bounds))
 
 
 def test_adams_with_amsgrad_takes_the_running_maximum():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -154,19 +155,24 @@ class Members:
             )
 
     def _find_max_lr(self, index: int) -> float:
-        """Return the peak learning rate of a group: the rule's, the scheduler's, or the one at attaching."""
+        """Return the peak learning rate of a group: the rule's, the scheduler's, or the one at attaching.
+
+        Infinity while that is 0, like the learning rate: whatever share of the peak it is, nothing decays.
+        """
         group = self._optimizer.param_groups[index]
         given = getattr(self.rule, "max_lr", None)
         peak = group.get("max_lr", group.get("initial_lr", self.max_lr[index])) if given is None else given
         if isinstance(peak, Tensor):
             peak = float(peak) if self.steps == 0 else self.max_lr[index]  # one host sync, not one a step
         peak = self.max_lr[index] = float(peak)
+        if isinstance(group["lr"], Tensor) and peak == 0:  # what it is later would have to be asked of the device
+            raise DecaylabError("the learning rate is 0 when the rule is attached: give the rule max_lr, its peak")
         if not isinstance(group["lr"], Tensor) and group["lr"] > peak * (1 + 1e-6):
             raise DecaylabError(
                 f"the learning rate {group['lr']:g} is above max_lr {peak:g}, the peak that this rule divides by: give "
                 f"the rule max_lr"
             )
-        return peak
+        return peak or math.inf
 
 
 def _by_kind(params: list[Tensor]) -> list[list[Tensor]]:

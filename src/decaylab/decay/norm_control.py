@@ -121,8 +121,8 @@ class Constrained(Rule):
         for part in step.parts:
             squares = squared_norms(part.params, part.weights)
             kappa = step.column(part, "kappa")
-            if self.bound == "warm_start" and step.index == self.steps:
-                kappa = squares
+            if self.bound == "warm_start" and step.index >= self.steps:  # later for what had no gradient at that step
+                kappa = torch.where(kappa.isinf(), squares, kappa)
             elif self.bound == "inflection":
                 growth = squares - step.column(part, "square")
                 slower = growth < step.column(part, "growth")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from decaylab.decay.norms import pieces, safe_ratio, wide, widened
-from decaylab.decay.rule import DecayRule, Part, Scalar, Step
+from decaylab.decay.rule import DecayRule, Part, Scalar, Step, is_sgd
 from decaylab.decay.sharding import is_sharded, local, refuse_split_rows
 from decaylab.errors import DecaylabError, unknown
 
@@ -79,9 +79,9 @@ class Rotational(DecayRule):
         name = type(optimizer).__name__.lower()
         if "lion" in name:
             return "lion"
-        if "adam" in name and "betas" in group:
+        if "adam" in name and "betas" in group and not isinstance(optimizer, torch.optim.Adamax):
             return "adamw"
-        if "momentum" in group:
+        if is_sgd(group):
             return "sgdm"
         raise DecaylabError(
             f"Rotational knows AdamW, SGD with momentum and Lion, not {type(optimizer).__name__}: give kind"

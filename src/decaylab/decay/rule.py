@@ -24,6 +24,14 @@ from decaylab.schedules import DecaySchedule, decay_multiplier
 Scalar = float | Tensor
 
 
+def is_sgd(group: dict[str, Any]) -> bool:
+    """Whether a param group is one of SGD, whose momentum sums gradients (``m <- mu m + (1 - dampening) g``).
+
+    Other optimizers with a ``momentum`` average them, or use it for something else; none of these has a dampening.
+    """
+    return "momentum" in group and "dampening" in group and "betas" not in group
+
+
 @dataclass(slots=True)
 class Part:
     """The parameters of one param group that have a gradient and share device and dtype.

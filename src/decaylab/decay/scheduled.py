@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from decaylab.decay.norms import Tensors, by_kind, exact, squared_norms, sums
-from decaylab.decay.rule import Part, Scalar, ShrinkRule, Step
+from decaylab.decay.rule import Part, Scalar, ShrinkRule, Step, is_sgd
 from decaylab.decay.sharding import complete_sums, local
 from decaylab.errors import DecaylabError
 
@@ -38,11 +38,11 @@ class Scheduled(ShrinkRule):
 
     def check(self, optimizer: Optimizer, part: Part) -> None:
         """Refuse optimizers that are neither of Adam's family nor SGD."""
-        if "betas" not in part.group and "momentum" not in part.group:
-            raise DecaylabError(
-                f"Scheduled is defined for Adam's family and for SGD, not for {type(optimizer).__name__}: use Decoupled"
-            )
-        if "betas" not in part.group:
+        name, group = type(optimizer).__name__, part.group
+        adams = "betas" in group and "adam" in name.lower() and not isinstance(optimizer, torch.optim.Adamax)
+        if not (adams or is_sgd(group)):
+            raise DecaylabError(f"Scheduled is defined for Adam's family and for SGD, not for {name}: use Decoupled")
+        if not adams:
             super().check(optimizer, part)
 
     def shrink(self, part: Part, step: Step | None) -> Scalar:
@@ -108,6 +108,8 @@ def _second_moment_sums(
         squares = squares / scale.to(squares.dtype).square()
     squares = exact(squares)
     moments = [state.get("exp_avg_sq") for state in states]
+    if any(moment is None and "exp_avg" in state for moment, state in zip(moments, states, strict=True)):
+        raise DecaylabError("Scheduled needs Adam's second moments, which this optimizer does not keep: use Decoupled")
     if all(moment is None for moment in moments):
         return squares * (1 - beta2)
     previous = [
@@ -119,9 +121,9 @@ def _second_moment_sums(
         new = torch._foreach_mul(previous, beta2)
         factor = 1 - beta2 if scale is None else (1 - beta2) / float(scale) ** 2
         torch._foreach_addcmul_(new, grads, grads, factor)
-        largest = [local(state["max_exp_avg_sq"]) for state in states if "max_exp_avg_sq" in state]
-        if len(largest) == len(new):
-            torch._foreach_maximum_(new, largest)
+        known = [(v, local(s["max_exp_avg_sq"])) for v, s in zip(new, states, strict=True) if "max_exp_avg_sq" in s]
+        if known:
+            torch._foreach_maximum_([v for v, _ in known], [largest for _, largest in known])
         return _sums(params, new).to(squares)
     return _sums(params, previous).to(squares) * beta2 + squares * (1 - beta2)
 
