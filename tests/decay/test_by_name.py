@@ -60,6 +60,13 @@ def test_schedules(options, schedule):
         ("weight_norm_control", 0.1, {"ratio": -1}, "must not be negative"),
         ("independent", 0.1, {"max_lr": 0}, "max_lr must be above 0"),
         ("max_norm", None, {"fraction": 2}, "fraction must be between 0 and 1"),
+        ("max_norm", None, {"every": 2.5}, "every of the decay rule max_norm must be a whole number, not 2.5"),
+        ("fixed_norm", None, {"cap": "False"}, "cap of the decay rule fixed_norm must be True or False, not 'False'"),
+        ("fixed_norm", None, {"every": True}, "every of the decay rule fixed_norm must be a whole number, not True"),
+        ("corrected", 0.1, {"max_lr": "0.1"}, "max_lr of the decay rule corrected must be a number, not '0.1'"),
+        ("constrained", None, {"bound": 1}, "bound of the decay rule constrained must be a name, not 1"),
+        ("decoupled", "a", {}, "weight_decay of the decay rule decoupled must be a number, not 'a'"),
+        ("decoupled", 0.1, {"total_steps": "9"}, "total_steps of the decay rule decoupled must be a whole number"),
     ],
 )
 def test_mistakes_are_named(name, weight_decay, options, message):

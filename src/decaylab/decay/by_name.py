@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from decaylab.decay.table import TABLE
 from decaylab.errors import DecaylabError, unknown
@@ -51,8 +52,33 @@ def build(name: str, weight_decay: float | None = None, **options: Any) -> Rule:
     for key in options:
         if key not in known:
             raise unknown(f"option of the decay rule {name!r}", key, known)
-    rule: Rule = entry.load()(**options)
+    cls = entry.load()
+    hints = get_type_hints(cls)
+    for key, value in options.items():
+        if not _fits(value, hints[key]):
+            raise DecaylabError(f"{key} of the decay rule {name} must be {_in_words(hints[key])}, not {value!r}")
+    rule: Rule = cls(**options)
     return rule
+
+
+_WORDS = {bool: "True or False", int: "a whole number", float: "a number", DecaySchedule: "a decay schedule"}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a field's type; a name of the right kind fits, whether it is known says the rule itself."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, choice) for choice in get_args(hint))
+    if get_origin(hint) is Literal:
+        return isinstance(value, str)
+    if hint in (int, float):
+        return isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _in_words(hint: Any) -> str:
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_in_words(choice) for choice in get_args(hint) if choice is not NoneType)
+    return "a name" if get_origin(hint) is Literal else _WORDS[hint]
 
 
 def _join_schedule(options: dict[str, Any]) -> dict[str, Any]:

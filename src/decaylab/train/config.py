@@ -157,7 +157,7 @@ class Decay:
     rule: str = "decoupled"
     weight_decay: float = 0.0
     roles: tuple[str, ...] = ("all",)
-    options: tuple[tuple[str, str | float | int | bool], ...] = ()
+    options: tuple[tuple[str, bool | int | float | str], ...] = ()  # read as the first of these that fits
 
 
 @dataclass(frozen=True, kw_only=True)
