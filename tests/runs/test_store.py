@@ -167,6 +167,33 @@ def test_a_cut_file_is_named(tmp_path):
         store.table()
 
 
+@pytest.mark.parametrize("column", ["config", "summary", "environment"])
+def test_a_damaged_cell_is_named(tmp_path, column):
+    path = tmp_path / "runs.db"
+    with Store(path) as store:
+        store.add("a", {}, kind="vision")
+        with sqlite3.connect(path) as connection:
+            connection.execute(f"UPDATE decaylab_runs SET {column} = '{{not json'")
+        connection.close()
+        with pytest.raises(
+            DecaylabError, match=rf"the {column} of run a is damaged in the store: expected JSON, found"
+        ):
+            store.rows()
+
+
+def test_a_lost_table_is_named(tmp_path):
+    path = tmp_path / "runs.db"
+    with Store(path) as store:
+        store.add("a", {}, kind="vision")
+        with store.writer("a") as writer:
+            writer.record({"step": 1, "x": 2.0})
+        with sqlite3.connect(path) as connection:
+            connection.execute("DROP TABLE decaylab_metrics")
+        connection.close()
+        with pytest.raises(DecaylabError, match=r"runs\.db is damaged or not a store: .*no such table"):
+            store.table()
+
+
 def test_the_database_of_another_program_is_left_alone(tmp_path):
     path = tmp_path / "other.db"
     connection = sqlite3.connect(path)

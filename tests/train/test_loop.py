@@ -145,8 +145,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch
     )
     (newest, path), (older, _) = run_folder.checkpoints(tmp_path)
     (path / "weights.safetensors").write_bytes(b"not a tensor")
-    second, _ = _train(LANGUAGE, folder=tmp_path)
+    second, outcome = _train(LANGUAGE, folder=tmp_path)
     assert second[0] == {"resume": older}
+    assert outcome.summary["damaged"] == f"{path.name} could not be read: it went on from step {older}"
     assert older < newest
     assert _curves(first + second) == _curves(whole)
 
@@ -245,3 +246,10 @@ def test_accumulation_gives_the_same_step_where_the_last_batch_falls_into_unequa
     for key, value in one.items():
         if key[1].endswith("loss"):
             assert four[key] == pytest.approx(value, rel=1e-5), key
+
+
+def test_a_run_whose_last_step_loses_the_weights_has_diverged():
+    steep = replace(VISION, optimizer=Optimizer(lr=1e30), decay=Decay(), schedule=Schedule(), averages=Averages())
+    _, outcome = _train(replace(steep, epochs=1, batch_size=96, accumulation=1))
+    assert outcome.status == "diverged" and outcome.steps == 1
+    assert outcome.reason == "loss is nan at step 1"

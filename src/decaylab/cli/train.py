@@ -171,6 +171,8 @@ def _print(row: RunRow, config: AnyRun) -> None:
     print(f"run {row.id}: {row.status}{f' ({row.reason})' if row.reason else ''}, {row.step} steps")
     if "spike" in row.summary and not row.reason:  # of a run that went on all the same
         print(f"  spike: {row.summary['spike']}")
+    if "damaged" in row.summary:
+        print(f"  {row.summary['damaged']}")
     for key in sorted(k for k in row.summary if k.split("/")[-1] in ("loss", "error", "gap") or k in _SHOWN):
         print(f"  {key:<24} {row.summary[key]:.6g}")
     if "completion" in row.summary:

@@ -147,29 +147,29 @@ class Database:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except DBAPIError as error:
+        except (DBAPIError, sqlite3.Error) as error:  # the second where the driver is asked without SQLAlchemy
             explained = self._explain(error)
             if explained is None:
                 raise
             raise explained from error
 
-    def _explain(self, error: DBAPIError) -> DecaylabError | None:
+    def _explain(self, error: DBAPIError | sqlite3.Error) -> DecaylabError | None:
         """Say in one line what a driver's error means; ``None`` when it is a mistake of this code."""
-        said = " ".join(str(error.orig).split())
+        own = error.orig if isinstance(error, DBAPIError) else error
+        said = " ".join(str(own).split())
+        operational = isinstance(error, (sqlalchemy.exc.OperationalError, sqlite3.OperationalError))
         if self.path is None:
-            if error.connection_invalidated or isinstance(error, sqlalchemy.exc.OperationalError):
+            if operational or (isinstance(error, DBAPIError) and error.connection_invalidated):
                 return StoreUnreachable(f"the store {self.label} does not answer: {said}")
             return None
-        if "not a database" in said or "malformed" in said:
+        if any(words in said for words in ("not a database", "malformed", "no such table", "no such column")):
             return DecaylabError(
                 f"{self.path} is damaged or not a store: expected an SQLite database ({said}); nothing was changed, "
                 "move the file away or name another one"
             )
         if "locked" in said or "busy" in said:
             return StoreUnreachable(f"another program has kept {self.path} locked for {LOCK_SECONDS:.0f} seconds")
-        if isinstance(error, sqlalchemy.exc.OperationalError) and any(
-            word in said for word in ("unable to open", "readonly", "disk")
-        ):
+        if operational and any(word in said for word in ("unable to open", "readonly", "disk")):
             return DecaylabError(f"the store {self.path} cannot be used: {said}")
         return None
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Row
 
+from decaylab.errors import DecaylabError
 from decaylab.runs.schema import ENDED
 
 
@@ -70,10 +71,20 @@ class State(NamedTuple):
 
 
 def run_row(row: Row[Any]) -> RunRow:
-    """Read a row of the table of runs, with ``alive`` beside it."""
+    """Read a row of the table of runs, with ``alive`` beside it.
+
+    Raises:
+        DecaylabError: A cell is damaged.
+    """
     values = dict(row._mapping)
     for name in ("config", "environment", "summary"):
-        values[name] = json.loads(values[name])
+        try:
+            values[name] = json.loads(values[name])
+        except (TypeError, ValueError):
+            raise DecaylabError(
+                f"the {name} of run {values['id']} is damaged in the store: expected JSON, found "
+                f"{str(values[name])[:40]!r}; put a copy of the store in its place, or delete that row"
+            ) from None
     values["worker"] = values["worker"] or ""
     values["alive"] = values["status"] == "running" and bool(values["alive"])
     return RunRow(**{name: values[name] for name in RunRow.__dataclass_fields__})

@@ -56,6 +56,9 @@ class RunState:
         parts: Everything else with a state, by its name in the file.
         processes: Those who train.
         widened: ``widened(step)`` holds weights in the type that the optimizer's state has.
+
+    Attributes:
+        damaged: Names of the checkpoints that could not be read, newest first.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class RunState:
         self._config, self._model, self._optimizer, self._tally = config, model, optimizer, tally
         self._parts, self._processes, self._widened = parts, processes, widened
         self._device = torch.device(processes.device)
+        self.damaged: list[str] = []
 
     def save(self, folder: Path, *, optimizer: bool = True) -> None:
         """Write the state into ``folder``, with or without the optimizer's."""
@@ -101,7 +105,8 @@ class RunState:
             except DecaylabError:
                 if self._processes.size > 1 and not self._processes.leads:
                     raise  # the leader could read it
-                continue  # a damaged one: the one before it is as good, only older
+                self.damaged.append(path.name)  # the one before it is as good, only older
+                continue
             if state.get("run") != run_id(self._config):
                 continue
             if self._processes.leads:

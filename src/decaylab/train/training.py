@@ -155,6 +155,10 @@ class Training:
                 self._save(done)
             if order is Order.STOP:
                 return self._outcome("interrupted", done, agenda.began, start, f"stopped at step {done}")
+        loss = self.last.get("train/loss")
+        if isinstance(loss, float) and not math.isfinite(loss):  # lost in the last steps, after what the watch has seen
+            reason = f"loss is {loss} at step {self.total}"
+            return self._outcome("diverged", self.total, agenda.began, start, reason)
         self._conclude()
         return self._outcome("done", self.total, agenda.began, start)
 
@@ -313,6 +317,8 @@ class Training:
         }
         if self.watch.lasting:
             told["spike"] = self.watch.lasting
+        if self.state.damaged:
+            told["damaged"] = f"{' and '.join(self.state.damaged)} could not be read: it went on from step {start}"
         return Outcome(
             status=status, reason=reason, steps=done, summary={**self.last, **told, **self.task.fingerprints}
         )
