@@ -27,6 +27,7 @@ from decaylab.train.config import (
     run_id,
 )
 from decaylab.train.loop import fit
+from decaylab.train.tasks import VisionTask
 
 VISION = VisionRun(
     model=VisionModel(width=4, blocks=1),
@@ -253,3 +254,18 @@ def test_a_run_whose_last_step_loses_the_weights_has_diverged():
     _, outcome = _train(replace(steep, epochs=1, batch_size=96, accumulation=1))
     assert outcome.status == "diverged" and outcome.steps == 1
     assert outcome.reason == "loss is nan at step 1"
+
+
+def test_recalibration_takes_every_image_alike():
+    config = replace(VISION, data=VisionData(train_size=100), evaluation=Evaluation(batch_size=64))
+    task = VisionTask(config, torch.device("cpu"))
+    first = next(m for m in task.model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    seen = []
+    hook = first.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().double()))
+    task.recalibrate(task.model)
+    hook.remove()
+    assert [len(x) for x in seen] == [64, 36]
+    torch.testing.assert_close(first.running_mean.double(), torch.cat(seen).mean((0, 2, 3)), rtol=1e-5, atol=1e-7)
+    spread = sum(len(x) / 100 * x.var((0, 2, 3)) for x in seen)
+    torch.testing.assert_close(first.running_var.double(), spread, rtol=1e-5, atol=1e-7)
+    assert first.momentum == 0.1

@@ -168,7 +168,7 @@ class VisionTask:
 
     @torch.no_grad()
     def recalibrate(self, model: nn.Module) -> None:
-        """Set the statistics of BatchNorm to their plain mean over the training set."""
+        """Set the statistics of BatchNorm to the mean over the training set of what its batches have."""
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
         if not norms:
             return
@@ -177,9 +177,12 @@ class VisionTask:
         model.eval()
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # cumulative mean
             norm.train()
+        seen = 0
         for images in self._train_x.split(self._config.evaluation.batch_size):
+            seen += len(images)
+            for norm in norms:
+                norm.momentum = len(images) / seen  # so that every image counts alike in the mean over the batches
             model(images)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
