@@ -32,7 +32,8 @@ def test_a_spike_that_stays_is_a_divergence():
     assert step == 71
     height = 6 * (1 - 0.9**52)
     assert reason == (
-        f"loss rose by more than 1 at step 21 and did not come back: {height:.3g} above its best 50 steps later"
+        "the smoothed loss rose by more than 1 at step 21 and did not come back: "
+        f"{height:.3g} above its best 50 steps later"
     )
 
 

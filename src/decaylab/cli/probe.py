@@ -130,7 +130,8 @@ def _weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
         raise DecaylabError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from None
     except Exception as error:  # torch's refusal to unpickle code is an exception of its own
-        raise DecaylabError(f"{path} is refused: it holds more than tensors ({type(error).__name__})") from None
+        what = type(error).__name__
+        raise DecaylabError(f"{path} is refused: it is damaged, or holds more than tensors ({what})") from None
     tensors = found.get("model", found) if isinstance(found, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
         raise DecaylabError(f"{path} does not hold a state dict of tensors")

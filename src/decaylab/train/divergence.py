@@ -67,8 +67,8 @@ class DivergenceWatch:
         if self._since is not None and step - self._since >= self._config.patience:
             waited = step - self._since
             reason = (
-                f"loss rose by more than {rise:g} at step {self._since} and did not come back: {self.height:.3g} above "
-                f"its best {waited} steps later"
+                f"the smoothed loss rose by more than {rise:g} at step {self._since} and did not come back: "
+                f"{self.height:.3g} above its best {waited} steps later"
             )
             self.lasting = self.lasting or reason
             return reason
