@@ -60,6 +60,7 @@ def test_other_convention_than_asked_for(capsys):
         (["torch.optim.LBFGS"], "cannot build torch.optim.LBFGS"),
         (["torch.optim.SGD", "--kwargs", "momentum"], "key=value"),
         (["torch.optim.SGD", "--kwargs", "momentun=0.9"], "momentun"),
+        (["torch.optim.SGD", "--kwargs", "weight_decay=0.1"], "the check sets weight_decay itself"),
         (["torch.optim.SGD", "--convention", "tourch"], "did you mean 'torch'"),
         (["own_tested_optimizer:number"], "not an optimizer class"),
     ],

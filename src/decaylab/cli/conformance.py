@@ -55,6 +55,8 @@ def _pair(text: str) -> tuple[str, Any]:
     key, sign, value = text.partition("=")
     if not sign or not key.isidentifier():
         raise DecaylabError(f"--kwargs {text!r} is not of the form key=value")
+    if key in ("params", "lr", "weight_decay"):
+        raise DecaylabError(f"--kwargs {text!r}: the check sets {key} itself, leave it out")
     try:
         return key, ast.literal_eval(value)
     except (ValueError, SyntaxError):
