@@ -2,20 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from decaylab.decay.checkpoint import load_without_rules
 from decaylab.errors import DecaylabError
 from decaylab.models import transformers_format
 from decaylab.train import checkpoint, run_folder
 from decaylab.train.config import FOREIGN, AnyRun, InitFrom, LanguageModel, LanguageRun
+from decaylab.train.distributed import load_whole_state
 
 Resolve = Callable[[str], Path]
 _NORM_EPS = 1e-5
+
+
+class Origin:
+    """What a run starts from, if its settings name something: its first weights, and its optimizer's first state.
+
+    By the time a run goes on from a checkpoint of its own, its origin may be gone.
+
+    Args:
+        config: The run's settings.
+        resolve: Gives the folder of another run.
+        begun: Whether the run has a checkpoint to go on from; if not, what is missing or damaged is an error at once.
+    """
+
+    def __init__(self, config: AnyRun, resolve: Resolve | None, *, begun: bool) -> None:
+        self._config, self._resolve, self._begun = config, resolve, begun
+        self._missing: DecaylabError | None = None
+
+    @property
+    def has_optimizer(self) -> bool:
+        """Whether the optimizer's state comes from there too."""
+        return self._config.init_from is not None and self._config.init_from.optimizer
+
+    def give_weights(self, model: nn.Module, recalibrate: Callable[[nn.Module], None]) -> None:
+        """Copy the first weights into a model, with fresh statistics of its norms where they are an average.
+
+        Raises:
+            DecaylabError: The origin is missing or damaged, or of a model with other settings.
+        """
+        source = self._config.init_from
+        if source is not None:
+            with self._excused():
+                load_first_weights(self._config, model, self._resolve)
+                if source.weights != "iterate":
+                    recalibrate(model)
+
+    def give_optimizer(self, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+        """Give an optimizer the origin's state, but not its settings, nor what its decay rule kept: those are its own.
+
+        Raises:
+            DecaylabError: The origin is missing or damaged, or holds no such state.
+        """
+        source = self._config.init_from
+        assert source is not None
+        groups = [dict(group) for group in optimizer.param_groups]
+        with self._excused():
+            load_without_rules(
+                first_optimizer_state(source, self._resolve, device), partial(load_whole_state, optimizer)
+            )
+        for group, own in zip(optimizer.param_groups, groups, strict=True):
+            group.update({key: v for key, v in own.items() if key != "params"})
+
+    def require(self) -> None:
+        """Return if there was nothing to start from, or it was there.
+
+        Raises:
+            DecaylabError: It was not, and the run's checkpoints have turned out to be of no use.
+        """
+        if self._missing is not None:
+            raise self._missing
+
+    @contextmanager
+    def _excused(self) -> Iterator[None]:
+        try:
+            yield
+        except DecaylabError as error:
+            if not self._begun:
+                raise
+            self._missing = error
 
 
 def load_first_weights(config: AnyRun, model: nn.Module, resolve: Resolve | None) -> None:

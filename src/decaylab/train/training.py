@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from decaylab import probes
-from decaylab.decay.checkpoint import load_without_rules
 from decaylab.decay.sharding import local
-from decaylab.errors import DecaylabError
 from decaylab.schedules import value as schedule_value
 from decaylab.train import run_folder
 from decaylab.train.agenda import Agenda, Heartbeat, Order
@@ -30,13 +27,13 @@ from decaylab.train.averaging import WeightAverages
 from decaylab.train.build import stepper
 from decaylab.train.config import AnyRun, LanguageRun
 from decaylab.train.cost import flops_per_step
-from decaylab.train.distributed import Processes, load_whole_state
+from decaylab.train.distributed import Processes
 from decaylab.train.divergence import DivergenceWatch
 from decaylab.train.measuring import Measuring
 from decaylab.train.outcome import Outcome, speeds
 from decaylab.train.peak import peak_flops
 from decaylab.train.rounding import StochasticRounding
-from decaylab.train.start import first_optimizer_state, load_first_weights
+from decaylab.train.start import Origin
 from decaylab.train.state import RunState, Tally, seed_process
 from decaylab.train.tasks import Batch, Objective, build_task
 
@@ -74,12 +71,8 @@ class Training:
         self.device = torch.device(processes.device)
         self.task = build_task(config, self.device, processes)
         self.model = self.task.model.to(_DTYPES[config.weights]).train()
-        self._no_origin: DecaylabError | None = None
-        if config.init_from is not None:
-            with self._excused():
-                load_first_weights(config, self.model, resolve)
-                if config.init_from.weights != "iterate":
-                    self.task.recalibrate(self.model)
+        self.origin = Origin(config, resolve, begun=folder is not None and bool(run_folder.checkpoints(folder)))
+        self.origin.give_weights(self.model, self.task.recalibrate)
         processes.shard(self.model)
         self.parameters = list(self.model.parameters())  # walking the modules would cost as much as a small layer
         self.total = self.task.total_steps
@@ -87,9 +80,9 @@ class Training:
         self.stepper = stepper(config, self.model, scaled=self.scaler.is_enabled())
         self.optimizer = self.stepper.optimizer
         self.rounding = StochasticRounding(self.parameters, config.seed) if config.stochastic_rounding else None
-        if config.init_from is not None and config.init_from.optimizer:
-            with self._excused():
-                self._start_optimizer(first_optimizer_state(config.init_from, resolve, self.device))
+        if self.origin.has_optimizer:
+            with self._widened(0):
+                self.origin.give_optimizer(self.optimizer, self.device)
         self.averages = WeightAverages(config.averages, self.model, self.total)
         self.measuring = Measuring(config, self.task, self.model, self.averages, processes, self._autocast)
         objective: nn.Module = Objective(self.model, self.task.loss)
@@ -134,8 +127,7 @@ class Training:
         """
         start = self.done = self._resume() if resume else 0
         if start == 0:
-            if self._no_origin is not None:
-                raise self._no_origin
+            self.origin.require()
             self._evaluate(0)
             self._snapshot(0)
         agenda = Agenda(self.processes, heartbeat, checkpoint_seconds, start)
@@ -168,24 +160,6 @@ class Training:
         peak *= self.processes.size
         self.record({"peak_flops": peak})
         return peak
-
-    @contextmanager
-    def _excused(self) -> Iterator[None]:
-        """Do without weights to start from where there is a checkpoint to go on from: they may be gone by then."""
-        try:
-            yield
-        except DecaylabError as error:
-            if self.folder is None or not run_folder.checkpoints(self.folder):
-                raise
-            self._no_origin = error
-
-    def _start_optimizer(self, state: dict[str, Any]) -> None:
-        """Take over an optimizer's state, but not its settings, nor what its decay rule kept: those are this run's."""
-        groups = [dict(group) for group in self.optimizer.param_groups]
-        with self._widened(0):
-            load_without_rules(state, partial(load_whole_state, self.optimizer))
-        for group, own in zip(self.optimizer.param_groups, groups, strict=True):
-            group.update({key: v for key, v in own.items() if key != "params"})
 
     @property
     def place_in_epoch(self) -> int:
