@@ -43,7 +43,10 @@ def test_reads_numbers_too():
 BAD = {
     "": "number such as",
     "many": "number such as",
-    "-3": "number such as",
+    "-3": "at least 1, got '-3'",
+    "-3.26B": "at least 1",
+    "--3": "number such as",
+    "-x": "number such as",
     "nan": "number such as",
     "inf": "number such as",
     "0": "at least 1",
@@ -91,7 +94,10 @@ def test_steps_or_a_share_of_the_run():
     assert parse_steps("2%", "--warmup", 50_000) == 1000
     assert parse_steps("2.5 %", "--warmup", 1000) == 25
     assert parse_steps("0", "--warmup", 1000) == parse_steps("0%", "--warmup", 1000) == 0
-    for text in ("101%", "-1%", "x%", "2.5", "10 epochs"):
+    for text in ("-1%", "-5"):
+        with pytest.raises(DecaylabError, match="--warmup must be at least 0"):
+            parse_steps(text, "--warmup", 1000)
+    for text in ("101%", "x%", "2.5", "10 epochs"):
         with pytest.raises(DecaylabError, match="--warmup"):
             parse_steps(text, "--warmup", 1000)
 
@@ -99,7 +105,7 @@ def test_steps_or_a_share_of_the_run():
 def test_rounding_of_what_was_written():
     assert rounding("3.26B") == pytest.approx(0.005 / 3.26)
     assert rounding("124M") == pytest.approx(0.5 / 124)
-    assert rounding("1e9") == pytest.approx(0.5)
+    assert rounding("1e9") == rounding("1B") == rounding(".5M") == 0.05  # not 50 %: 1B is no half a billion
     assert rounding("3260252160") == rounding("2^19") == rounding(33165) == 0.0
 
 

@@ -20,6 +20,7 @@ _NUMBER = re.compile(
 )
 _POWER = re.compile(r"(?P<base>\d+)\s?(?:\^|\*\*)\s?(?P<power>\d{1,3})(?:\s+(?P<unit>[a-zA-Z]+))?")
 _LARGEST = Decimal(10) ** 30
+_MOST_ROUNDING = 0.05
 
 
 def parse_count(text: str | int | float, name: str, unit: str = "") -> int:
@@ -67,24 +68,32 @@ def parse_steps(text: str | int, name: str, total_steps: int) -> int:
         share = _decimal(written[:-1].strip(), name, "")
         if share > 100:
             raise DecaylabError(f"{name} is a share of the run and at most 100%, got {written!r}")
+        if share < 0:
+            raise DecaylabError(f"{name} must be at least 0%, got {written!r}")
         return round(float(share) / 100 * total_steps)
+    if _decimal(written, name, "steps") < 0:
+        raise DecaylabError(f"{name} must be at least 0, got {written!r}")
     return 0 if written == "0" else parse_count(written, name, "steps")
 
 
 def rounding(text: str | int | float) -> float:
-    """Return how far off a written count may be, relatively: half a unit of its last digit.
+    """Return how far off a written count may be, relatively: half a unit of its last digit, 5 % at most.
 
     ``3.26B`` may stand for anything from 3.255 to 3.265 billion, so 0.0015; ``3,260,252,160`` and ``2^19`` are exact.
+    ``1B`` gives 0.05: nobody writes it for half a billion.
     """
     match = _NUMBER.fullmatch(str(text).strip())
     if match is None or not (match["suffix"] or match["exponent"]):
         return 0.0
     mantissa = match["mantissa"].replace(",", "").replace("_", "")
     decimals = len(mantissa.partition(".")[2])
-    return float(Decimal(5).scaleb(-decimals - 1) / max(Decimal(mantissa), Decimal(5).scaleb(-decimals - 1)))
+    half = Decimal(5).scaleb(-decimals - 1)
+    return min(float(half / max(Decimal(mantissa), half)), _MOST_ROUNDING)
 
 
 def _decimal(written: str, name: str, unit: str) -> Decimal:
+    if written.startswith("-") and (_POWER.fullmatch(written[1:]) or _NUMBER.fullmatch(written[1:])):
+        return -_decimal(written[1:], name, unit)  # a number, though no count: the caller says what is allowed
     power = _POWER.fullmatch(written)
     match = power or _NUMBER.fullmatch(written)
     if match is None:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from decaylab.advice import timescale
 from decaylab.conventions import explain
+from decaylab.errors import DecaylabError
 
 RATIO = st.floats(0.05, 20)
 
@@ -33,6 +34,12 @@ def test_named_cases():
     assert timescale.constant_timescale(0.1, lr_ratio=1 / 4) == pytest.approx(0.4)  # muP: four times the width
     nanochat = 0.2 * (512 / 128) ** 0.5 * (1e9 / 5e9)
     assert timescale.constant_timescale(0.2, lr_ratio=2.0, batch_ratio=4.0, data_ratio=5.0) == pytest.approx(nanochat)
+
+
+@pytest.mark.parametrize("epochs", [0.5, -1.0, float("nan")])
+def test_no_range_below_one_epoch(epochs):
+    with pytest.raises(DecaylabError, match="at least one epoch"):
+        timescale.weight_decay_range(0.1, steps_per_epoch=400, epochs=epochs)
 
 
 def test_range_is_one_epoch_to_all():

@@ -8,6 +8,8 @@ from decaylab.cli import main
 
 COMMAND = ["advise", "--params", "124M", "--tokens", "3.26B", "--seq-len", "1024", "--batch-size", "96"]
 
+VISION = ["advise", "--dataset-size", "50000", "--epochs", "10", "--batch-size", "125", "--lr", "0.1"]
+
 
 def test_the_example(capsys):
     assert main([*COMMAND, "--lr", "4e-4"]) == 0
@@ -32,6 +34,14 @@ def test_no_line_is_wider_than_the_terminal(columns, monkeypatch, capsys):
     assert max(len(line.rstrip()) for line in capsys.readouterr().out.splitlines()) <= int(columns)
 
 
+def test_round_tokens_stay_as_given(capsys):
+    arguments = ["advise", "--params", "124M", "--lr", "4e-4", "--steps", "10000", "--batch-size", "100"]
+    assert main([*arguments, "--tokens", "1B"]) == 0
+    assert "10,000 steps x 100 x 1,000 tokens = 1B tokens" in capsys.readouterr().out.replace("\n", " ")
+    assert main([*arguments, "--tokens", "1B", "--seq-len", "1024"]) == 0
+    assert "10,000 steps x 100 x 1,024 tokens ≈ 1B tokens" in capsys.readouterr().out.replace("\n", " ")
+
+
 def test_json(capsys):
     assert main([*COMMAND, "--lr", "4e-4", "--schedule", "linear", "--warmup", "10%", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -52,9 +62,21 @@ def test_vision_and_carrying_over(capsys):
     assert "0.0128 to 2.56" in shown and "becomes 0.01" in shown
 
 
+def test_below_one_epoch(capsys):
+    assert main(["advise", "--dataset-size", "50000", "--epochs", "0.5", "--batch-size", "128", "--lr", "0.1"]) == 0
+    shown = capsys.readouterr().out
+    assert "0.5 of an epoch" in shown and "middle" not in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ([*VISION, "--from-weight-decay", "0.1", "--from-epochs", "-5"], "--from-epochs must be a number above 0"),
+        ([*VISION, "--from-weight-decay", "0.1", "--from-epochs", "0"], "--from-epochs must be a number above 0"),
+        ([*VISION, "--from-weight-decay", "0.1", "--from-epochs", "nan"], "--from-epochs must be a number above 0"),
+        ([*VISION, "--from-weight-decay", "0", "--from-epochs", "5"], "--from-weight-decay must be a number above 0"),
+        ([*VISION, "--from-weight-decay", "0.1", "--from-tokens", "1B"], "compared with the new run's --tokens"),
+        ([*VISION, "--from-tokens", "1B"], "--from-weight-decay too"),
         ([*COMMAND, "--lr", "4e-4", "--from-lr", "1e-3"], "--from-weight-decay too"),
         ([*COMMAND, "--lr", "4e-4", "--steps", "1000"], "would fit"),
         ([*COMMAND, "--lr", "4e-4", "--batch-size", "98304 tokens"], "counted in sequences"),

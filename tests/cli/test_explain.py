@@ -48,6 +48,19 @@ def test_json(capsys):
     assert {row["convention"] for row in shown["equivalents"]} >= {"torch", "optax", "keras", "palm", "l2"}
 
 
+@pytest.mark.parametrize("tokens", ["1B", "1e9", "1000000000"])
+def test_round_tokens(tokens, capsys):
+    sizes = ["--steps", "10000", "--batch-size", "100", "--tokens", tokens]
+    assert main(["explain", "--lr", "4e-4", "--weight-decay", "0.1", *sizes]) == 0
+    assert "10,000 steps x 100 x 1,000 tokens = 1B tokens" in capsys.readouterr().out
+
+
+def test_tokens_of_several_epochs(capsys):
+    sizes = ["--dataset-size", "50000", "--epochs", "2", "--batch-size", "128", "--tokens", "1M"]
+    assert main(["explain", "--lr", "1e-3", "--weight-decay", "0.1", *sizes]) == 0
+    assert "782 steps x 128 x 10 tokens = 1M tokens = 2 epochs" in capsys.readouterr().out
+
+
 def test_warm_up_as_a_share(capsys):
     assert main([*COMMAND, "--warmup", "10%", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["schedule"]["warmup_steps"] == 3316
@@ -57,11 +70,19 @@ def test_warm_up_as_a_share(capsys):
     ("arguments", "words"),
     [
         (["--tokens", "3.26B", "--seq-len", "512"], "1,024 tokens a sequence would fit"),
+        (
+            ["--steps", "10000", "--batch-size", "100", "--tokens", "2B", "--seq-len", "1536"],
+            "2,000 tokens a sequence would fit",
+        ),
         (["--tokens", "3.26Q"], "unknown suffix"),
         (["--tokens", "3183840 sequences"], "counted in tokens"),
         (["--optimizer", "adam"], "Adam's weight_decay"),
         (["--convention", "kears"], "did you mean 'keras'"),
         (["--warmup", "200%"], "at most 100%"),
+        (["--warmup", "33166"], "the warm-up (33,166 steps) is longer than the run (33,165): shorten it"),
+        (["--warmup", "-5"], "--warmup must be at least 0"),
+        (["--steps", "-5"], "--steps must be at least 1, got '-5'"),
+        (["--lr", "1e-300", "--weight-decay", "1e-300"], "no run feels it"),
     ],
     ids=str,
 )

@@ -111,6 +111,17 @@ def test_a_million_steps_are_quick_and_finite():
     assert tiny.peak.half_life_steps == pytest.approx(math.log(2) / 4e-20)
 
 
+@pytest.mark.parametrize(("lr", "weight_decay"), [(1e-190, 1.0), (1e-199, 0.1), (1e-160, 1e-30), (1e-90, 1e-100)])
+def test_tiny_settings_are_finite(lr, weight_decay):
+    schedule = Schedule(kind="linear", final_lr=0.0, warmup_steps=3)
+    run = explain(lr=lr, weight_decay=weight_decay, schedule=schedule, steps=100, batch_size=10**9, seq_len=10**9)
+    json.dumps(dataclasses.asdict(run), allow_nan=False)
+    assert all(row.value is None for row in run.equivalents if row.convention == "palm" and lr < 1e-170)
+    assert reading(run)
+    with pytest.raises(DecaylabError, match="too small for palm"):
+        convert(0.1, "torch", "palm", lr=1e-170)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -126,7 +137,10 @@ def test_a_million_steps_are_quick_and_finite():
         ({"momentum": 0.9}, "momentum is SGD's"),
         ({"schedule": Schedule(kind="linear", final_lr=1.0)}, "above the peak"),
         ({"betas": (0.9, 1.5)}, "betas"),
-        ({"steps": 1, "tokens": None, "schedule": Schedule(warmup_steps=5)}, "learning rate is 0"),
+        ({"steps": 1, "tokens": None, "schedule": Schedule(warmup_steps=1)}, "learning rate is 0"),
+        ({"steps": 10, "tokens": None, "schedule": Schedule(warmup_steps=20)}, "longer than the run"),
+        ({"lr": 1e-300, "weight_decay": 1e-300}, "no run feels it"),
+        ({"lr": 1e-200, "convention": "palm"}, "no run feels it"),
     ],
     ids=str,
 )

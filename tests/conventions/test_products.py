@@ -92,7 +92,17 @@ def test_factor_per_step_is_what_torch_settles_on():
     assert factor == pytest.approx(1 - 0.1 * 5e-3 / 0.1, rel=1e-3)
 
 
-def test_a_decay_that_swings_is_refused():
-    setting = Setting(lr=0.1, momentum=0.9)
+@pytest.mark.parametrize("key", [key for key, one in CONVENTIONS.items() if one.through_momentum])
+@pytest.mark.parametrize(("dampening", "multiplier"), [(0.0, 1.0), (0.5, 1.0), (0.0, 0.5)])
+def test_a_decay_that_swings_is_refused_with_the_limit(key, dampening, multiplier):
+    setting = Setting(lr=0.1, momentum=0.9, dampening=dampening)
+
+    def factor(weight_decay):
+        return factor_per_step(peak_decay(weight_decay, key, setting), multiplier, CONVENTIONS[key], setting)
+
+    with pytest.raises(DecaylabError, match="swing around 0") as error:
+        factor(0.5)
+    limit = float(str(error.value).rpartition(" ")[2])
+    assert factor(0.99 * limit) > 0
     with pytest.raises(DecaylabError, match="swing around 0"):
-        factor_per_step(peak_decay(0.5, "l2", setting), 1.0, CONVENTIONS["l2"], setting)
+        factor(1.01 * limit)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from decaylab.advice import carry_over, deepseek, power_lines, step_law, timescale
 from decaylab.advice.carry_over import Reference
 from decaylab.advice.recommendation import Recommendation
-from decaylab.conventions import RunSize, run_size
+from decaylab.conventions.length import RunSize, check_warmup, run_size
 from decaylab.errors import DecaylabError, unknown
 from decaylab.quantities import format_count, format_number
 from decaylab.schedules import Schedule, integral
 
+_ONE_EPOCH = 0.995  # a run ends where a batch ends: this much counts as a whole epoch
 OPTIMIZERS = ("adamw", "sgd", "lion", "muon")
 
 MEASURED = (
@@ -103,6 +104,8 @@ def advise(
         epochs=epochs,
         tokens_rounding=tokens_rounding,
     )
+    if tokens is not None:
+        size = replace(size, tokens=tokens)  # a law takes the number as given, not steps x batch x a rounded length
     language = tokens is not None or (params is not None and dataset_size is None)
     found: list[Recommendation] = []
     notes: list[str] = []
@@ -113,45 +116,55 @@ def advise(
         if params is None or size.tokens is None or size.seq_len is None or size.batch_size is None:
             raise DecaylabError("for a language model give --params, --tokens, --seq-len and --batch-size")
         notes += _unit_notes(params, size)
-        fits = deepseek.recommend(params=params, tokens=size.tokens, seq_len=size.seq_len, layers=layers, width=width)
-        fits += step_law.recommend(params=params, tokens=size.tokens, seq_len=size.seq_len, layers=layers, width=width)
+        text = {"params": params, "tokens": size.tokens, "seq_len": size.seq_len}
+        fits = deepseek.recommend(**text, layers=layers, width=width)
+        fits += step_law.recommend(**text, layers=layers, width=width)
         if lr is None:
             lr, lr_from = fits[0].value, fits[0].method
-        if optimizer == "adamw":
-            ratio = _mean_lr_ratio(schedule, lr, size)
-            found += fits
-            found += power_lines.recommend(
-                params=params,
-                tokens=size.tokens,
-                seq_len=size.seq_len,
-                batch_size=size.batch_size,
-                lr=lr,
-                mean_lr_ratio=ratio,
-                other_lrs={one.method: one.value for one in fits if one.quantity == "learning_rate"},
-            )
-            to_try, because = _around(power_lines.same_total_decay(found[-2].value, ratio))
-        else:
-            notes.append(
-                f"Power Lines, DeepSeek and Step Law were fitted with AdamW and say nothing of {optimizer}: carry a "
-                "weight decay over from a run that worked (--from-weight-decay)."
-            )
     if lr is None:
         raise DecaylabError("give the peak learning rate with --lr: a weight decay means nothing without it")
-    if size.dataset_size is not None and size.epochs is not None and size.batch_size is not None:
-        wanted = timescale.recommend_range(
-            lr=lr,
-            steps_per_epoch=size.steps / size.epochs,
-            epochs=size.epochs,
-            gain=1 / (1 - momentum),
-            optimizer=optimizer,
+    carried = [] if reference is None else carry_over.recommend(reference, lr=lr, size=size, width=width)
+    run_lr = next((one.value for one in carried if one.quantity == "learning_rate"), lr)
+    if run_lr != lr and lr_from != "given":
+        raise DecaylabError("by muP the learning rate of --from-width's run is carried over too: give it with --lr")
+    ratio = _mean_lr_ratio(schedule, run_lr, size)
+    if language and optimizer == "adamw":
+        assert size.batch_size is not None
+        found += fits
+        found += power_lines.recommend(
+            **text,
+            batch_size=size.batch_size,
+            lr=run_lr,
+            mean_lr_ratio=ratio,
+            other_lrs={one.method: one.value for one in fits if one.quantity == "learning_rate"},
         )
-        found.append(wanted)
-        assert wanted.low is not None and wanted.high is not None
-        to_try |= {_round(wanted.low * (wanted.high / wanted.low) ** share) for share in (0.25, 0.5, 0.75)}
-        because = "a quarter, a half and three quarters up the range, in logarithm"
-    if reference is not None:
-        found += carry_over.recommend(reference, lr=lr, size=size, width=width)
-        to_try = {_round(one.value) for one in found if one.method.startswith("constant timescale")}
+        to_try, because = _around(power_lines.same_total_decay(found[-2].value, ratio))
+    elif language:
+        notes.append(
+            f"Power Lines, DeepSeek and Step Law were fitted with AdamW and say nothing of {optimizer}: carry a "
+            "weight decay over from a run that worked (--from-weight-decay)."
+        )
+    if size.dataset_size is not None and size.epochs is not None and size.batch_size is not None:
+        if size.epochs < _ONE_EPOCH:
+            notes.append(
+                f"The run sees {format_number(size.epochs, 3)} of an epoch: the rule that the timescale lies between "
+                "one epoch and all of them gives a range from one epoch on only."
+            )
+        else:
+            wanted = timescale.recommend_range(
+                lr=run_lr,
+                steps_per_epoch=size.steps / size.epochs,
+                epochs=max(1.0, size.epochs),
+                gain=1 / (1 - momentum),
+                optimizer=optimizer,
+            )
+            found.append(wanted)
+            assert wanted.low is not None and wanted.high is not None
+            to_try |= {_round(wanted.low * (wanted.high / wanted.low) ** share) for share in (0.25, 0.5, 0.75)}
+            because = "a quarter, a half and three quarters up the range, in logarithm"
+    if carried:
+        found += carried
+        to_try = {_round(one.value) for one in carried if one.quantity == "weight_decay"}
         because = "the weight decay that worked, at the same timescale"
     if not found and not notes:
         raise DecaylabError(
@@ -165,7 +178,7 @@ def advise(
         lr=lr,
         lr_from=lr_from,
         size=size,
-        mean_lr_ratio=_mean_lr_ratio(schedule, lr, size),
+        mean_lr_ratio=ratio,
         recommendations=tuple(sorted(found, key=lambda one: order.index(one.quantity))),
         weight_decays_to_try=tuple(sorted(to_try)),
         to_try_because=because,
@@ -187,7 +200,9 @@ def _round(number: float) -> float:
 
 
 def _mean_lr_ratio(schedule: Schedule | None, lr: float, size: RunSize) -> float:
-    ratio = integral(schedule or Schedule(), lr, size.steps) / size.steps / lr
+    schedule = schedule or Schedule()
+    check_warmup(schedule.warmup_steps, size.steps)
+    ratio = integral(schedule, lr, size.steps) / size.steps / lr
     if not 0 < ratio <= 1 + 1e-9:
         problem = "is 0 at every step" if ratio <= 0 else "rises above its peak"
         raise DecaylabError(f"the learning rate of this schedule {problem}: check lr, warm-up and final learning rate")

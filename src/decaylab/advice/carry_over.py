@@ -11,6 +11,8 @@ from decaylab.conventions import RunSize
 from decaylab.errors import DecaylabError
 from decaylab.quantities import format_number
 
+_AGREE = 0.05  # tokens are often written with two digits
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
@@ -38,35 +40,33 @@ def recommend(old: Reference, *, lr: float, size: RunSize, width: int | None) ->
         width: Width of the new model.
 
     Raises:
-        DecaylabError: Nothing differs between the two, or the old run is impossible.
+        DecaylabError: Nothing differs between the two, the old run is impossible, or what it has is not known of the
+            new one.
     """
-    if not 0 <= old.weight_decay < math.inf or (old.lr is not None and not 0 < old.lr < math.inf):
-        raise DecaylabError("the reference's weight decay and learning rate must be numbers above 0")
-    changes, ratios = [], {"lr_ratio": 1.0, "batch_ratio": 1.0, "data_ratio": 1.0}
-
-    def change(name: str, ratio: str, before: float | None, now: float | None) -> None:
-        if before is None or now is None or before == now:
-            return
-        ratios[ratio] *= now / before
-        changes.append(f"{name} x {format_number(now / before, 3)}")
-
-    change("batch", "batch_ratio", old.batch_size, size.batch_size)
-    change("tokens", "data_ratio", old.tokens, size.tokens)
-    change("examples", "data_ratio", old.dataset_size, size.dataset_size)
-    change("epochs", "data_ratio", old.epochs, size.epochs)
-    new_lr, width_ratio = lr, 1.0
-    if old.width is not None and width is not None and old.width != width:
-        width_ratio = width / old.width
-        changes.append(f"width x {format_number(width_ratio, 3)}")
-        if old.lr is None:  # muP: the given learning rate is the old one's, and falls with the width
-            new_lr = lr / width_ratio
-            ratios["lr_ratio"] /= width_ratio
-    if old.lr is not None:
-        change("learning rate", "lr_ratio", old.lr, lr)
+    _check(old, size, width)
+    changes = _changes(("batch", old.batch_size, size.batch_size))
+    data_changes, data_ratio = _data(old, size)
+    changes += data_changes
+    changes += _changes(("width", old.width, width), ("learning rate", old.lr, lr))
     if not changes:
         raise DecaylabError("the reference run is no different: give what changed, such as --from-tokens or --from-lr")
-    mup = width_ratio != 1 and old.lr is None
-    value = timescale.constant_timescale(old.weight_decay, **ratios)
+    mup = old.lr is None and old.width is not None and old.width != width
+    batch_ratio = _ratio(old.batch_size, size.batch_size)
+    # Under muP the given learning rate is the old one's, and falls with the width.
+    lr_ratio = 1 / _ratio(old.width, width) if mup else _ratio(old.lr, lr)
+    new_lr = lr * lr_ratio if mup else lr
+
+    def carried(lr_ratio: float) -> float:
+        value = 0.0
+        if lr_ratio * data_ratio:  # 0 where absurd numbers underflow
+            value = timescale.constant_timescale(
+                old.weight_decay, lr_ratio=lr_ratio, batch_ratio=batch_ratio, data_ratio=data_ratio
+            )
+        if not 0 < value < math.inf:
+            raise DecaylabError(f"no weight decay follows from the reference run ({', '.join(changes)}): check it")
+        return value
+
+    value = carried(lr_ratio)
     found = [
         Recommendation(
             quantity="weight_decay",
@@ -88,17 +88,16 @@ def recommend(old: Reference, *, lr: float, size: RunSize, width: int | None) ->
                 unit="",
                 method="muP",
                 formula="lr' = lr / (width' / width), for hidden matrices under Adam",
-                worked=f"width x {format_number(width_ratio, 3)}",
+                worked=f"width x {format_number(_ratio(old.width, width), 3)}",
                 source="Yang et al. 2022, arXiv 2203.03466",
                 fitted_on="a limit of infinite width; also needs muP's initialisation and multipliers",
             )
         )
-    batch_ratio = ratios["batch_ratio"]
     if batch_ratio != 1 and old.lr is None and not mup:
         found.append(
             Recommendation(
                 quantity="weight_decay",
-                value=timescale.constant_timescale(old.weight_decay, **ratios | {"lr_ratio": math.sqrt(batch_ratio)}),
+                value=carried(math.sqrt(batch_ratio)),
                 unit="",
                 method="constant timescale, lr ~ √batch",
                 formula="λ' = λ √(B' / B) (D / D'), with lr' = lr √(B' / B)",
@@ -108,3 +107,55 @@ def recommend(old: Reference, *, lr: float, size: RunSize, width: int | None) ->
             )
         )
     return found
+
+
+def _check(old: Reference, size: RunSize, width: int | None) -> None:
+    """Refuse an impossible old run, and a change that cannot be told because the new run's number is not known."""
+    now = {
+        "weight_decay": 0.0,  # always known: it is what is asked for
+        "lr": 0.0,
+        "batch_size": size.batch_size,
+        "tokens": size.tokens,
+        "dataset_size": size.dataset_size,
+        "epochs": size.epochs,
+        "width": width,
+    }
+    for name, new in now.items():
+        before, flag = getattr(old, name), name.replace("_", "-")
+        if before is None:
+            continue
+        if not 0 < before < math.inf:
+            raise DecaylabError(f"--from-{flag} must be a number above 0, got {before}")
+        if new is None:
+            known = " and --dataset-size" if name == "epochs" else ""
+            raise DecaylabError(
+                f"--from-{flag} is compared with the new run's --{flag}{known}, not known here: give it, or leave "
+                f"--from-{flag} out"
+            )
+
+
+def _ratio(before: float | None, now: float | None) -> float:
+    return 1.0 if before is None or now is None else now / before
+
+
+def _changes(*settings: tuple[str, float | None, float | None]) -> list[str]:
+    return [
+        f"{name} x {format_number(_ratio(before, now), 3)}"
+        for name, before, now in settings
+        if before is not None and before != now
+    ]
+
+
+def _data(old: Reference, size: RunSize) -> tuple[list[str], float]:
+    """Return how the data changed, in words and as one ratio: tokens, and examples x epochs, measure the same thing."""
+    by_tokens, tokens = _changes(("tokens", old.tokens, size.tokens)), _ratio(old.tokens, size.tokens)
+    by_examples = _changes(("examples", old.dataset_size, size.dataset_size), ("epochs", old.epochs, size.epochs))
+    examples = _ratio(old.dataset_size, size.dataset_size) * _ratio(old.epochs, size.epochs)
+    if old.tokens is None:
+        return by_examples, examples
+    if (old.dataset_size is not None or old.epochs is not None) and not math.isclose(tokens, examples, rel_tol=_AGREE):
+        raise DecaylabError(
+            f"by --from-tokens the data is x {format_number(tokens, 3)}, by --from-dataset-size and --from-epochs x "
+            f"{format_number(examples, 3)} (what is not given is as in the new run): leave one of the two out"
+        )
+    return by_tokens or by_examples, tokens

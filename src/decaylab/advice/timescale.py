@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from decaylab.advice.recommendation import Recommendation
+from decaylab.errors import DecaylabError
 from decaylab.quantities import format_number
 
 SOURCE = "Wang and Aitchison 2024, arXiv 2405.13698"
@@ -43,7 +44,12 @@ def weight_decay_range(lr: float, steps_per_epoch: float, epochs: float, gain: f
         steps_per_epoch: Updates per pass over the data set.
         epochs: Passes.
         gain: What SGD's momentum multiplies the decay by, 1 / (1 - momentum); 1 for decoupled decay.
+
+    Raises:
+        DecaylabError: Below one epoch, where the rule has no range.
     """
+    if not epochs >= 1:
+        raise DecaylabError(f"a timescale between one epoch and all of them needs at least one epoch, got {epochs:g}")
     high = 1 / (lr * gain * steps_per_epoch)
     return high / epochs, high
 

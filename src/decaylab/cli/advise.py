@@ -148,7 +148,9 @@ def _print(advice: Advice, schedule: str) -> None:
     run += f"; {size.steps:,} steps"
     run += f" x {size.batch_size:,}" if size.batch_size else ""
     run += f" x {size.seq_len:,} tokens" if size.seq_len else ""
-    run += f" = {format_count(size.tokens)} tokens" if size.tokens else ""
+    if size.tokens:
+        product = size.steps * (size.batch_size or 0) * (size.seq_len or 0)
+        run += f" {'=' if abs(product - size.tokens) < 0.005 * size.tokens else '≈'} {format_count(size.tokens)} tokens"
     run += (
         f" = {format_number(size.epochs)} epochs of {size.dataset_size:,}" if size.epochs and size.dataset_size else ""
     )

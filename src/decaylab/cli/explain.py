@@ -72,15 +72,15 @@ def explain(
         dampening: SGD's.
         json: Print JSON instead of tables.
     """
-    size = run_size(
-        steps=_count(steps, "--steps", "steps"),
-        batch_size=_count(batch_size, "--batch-size", "sequences"),
-        tokens=_count(tokens, "--tokens", "tokens"),
-        seq_len=_count(seq_len, "--seq-len", "tokens"),
-        dataset_size=_count(dataset_size, "--dataset-size", "examples"),
-        epochs=epochs,
-        tokens_rounding=rounding(tokens) if tokens else 0.0,
-    )
+    sizes = {
+        "steps": _count(steps, "--steps", "steps"),
+        "batch_size": _count(batch_size, "--batch-size", "sequences"),
+        "tokens": _count(tokens, "--tokens", "tokens"),
+        "seq_len": _count(seq_len, "--seq-len", "tokens"),
+        "dataset_size": _count(dataset_size, "--dataset-size", "examples"),
+    }
+    accuracy = rounding(tokens) if tokens else 0.0
+    length = run_size(**sizes, epochs=epochs, tokens_rounding=accuracy)  # what a warm-up in per cent refers to
     explanation = explain_decay(
         optimizer=optimizer,
         lr=lr,
@@ -88,18 +88,15 @@ def explain(
         convention=convention,
         schedule=Schedule(
             kind=schedule,
-            warmup_steps=parse_steps(warmup, "--warmup", size.steps),
+            warmup_steps=parse_steps(warmup, "--warmup", length.steps),
             decay_steps=_count(decay_steps, "--decay-steps", "steps"),
             final_ratio=final_ratio,
             final_lr=final_lr,
             drop_at=drop_at,
         ),
-        steps=size.steps,
-        batch_size=size.batch_size,
-        tokens=size.tokens,
-        seq_len=size.seq_len,
-        dataset_size=size.dataset_size,
-        epochs=size.epochs,
+        **sizes,
+        epochs=epochs,
+        tokens_rounding=accuracy,
         betas=betas,
         momentum=momentum,
         dampening=dampening,

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import cast
 
 from decaylab.conventions.equilibrium import Optimizer, RotationInputs, relative_update, rms_weight
-from decaylab.conventions.length import RunSize, run_size
+from decaylab.conventions.length import RunSize, check_warmup, run_size
 from decaylab.conventions.products import factor_per_step, same_total_decay, shrinkage
 from decaylab.conventions.table import CONVENTIONS, Match, Setting, get, match, peak_decay
 from decaylab.errors import DecaylabError, unknown
 from decaylab.schedules import Schedule, value, values
 
+_LEAST_DECAY = 1e-200  # a timescale of 1e200 steps: below, numbers overflow in some unit, and no run is that long
 _OWN = {"adamw": "torch", "lion": "torch", "muon": "torch", "sgd": "l2"}
 
 
@@ -155,6 +156,7 @@ def explain(
     setting = Setting(lr=lr, total_steps=size.steps, momentum=momentum, dampening=dampening)
     key = convention or _OWN[optimizer]
     own, schedule = get(key), schedule or Schedule()
+    check_warmup(schedule.warmup_steps, size.steps)
     if own.through_momentum and optimizer != "sgd":
         raise DecaylabError(
             f"{key} is SGD's: {optimizer} divides the penalty's gradient by its size, so no decay follows"
@@ -162,6 +164,11 @@ def explain(
     decay = peak_decay(weight_decay, key, setting)
     if decay < 0:
         raise DecaylabError(f"weight decay {weight_decay:g} makes weights grow: turn its sign for {key}")
+    if weight_decay and decay < _LEAST_DECAY:
+        raise DecaylabError(
+            f"weight decay {weight_decay:g} at a learning rate of {lr:g} removes less than {_LEAST_DECAY:g} of a "
+            "weight in each step: no run feels it, so use 0"
+        )
     if decay >= 1:
         raise DecaylabError(
             f"this decay removes {decay:.3g} times the weight in each step, so nothing is left: for {key}, "
@@ -207,6 +214,7 @@ def _default_betas(optimizer: str) -> tuple[float, float]:
 
 
 def _moment(step: int, lr: float, factor: float, decay: float, size: RunSize, rotation: RotationInputs) -> Moment:
+    decay = decay if decay >= _LEAST_DECAY else 0.0
     timescale = 1 / decay if decay else None
     share = timescale / size.steps if timescale else None
     # Tokens given without a data set: a language model sees each once.
@@ -243,6 +251,8 @@ def _equivalent(
     assert isinstance(multipliers, np.ndarray)
     target = get(other)
     scale = target.scale(setting)
+    if not scale or not math.isfinite(decay / scale):  # at lr 1e-200, lr² is 0 to a computer
+        return Equivalent(convention=other, value=None, match=None, value_same_total=None)
     kind = match(own, other, momentum=setting.momentum, schedule_is_flat=flat)
     total: float | None
     if kind == "exact":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from decaylab.errors import DecaylabError
-from decaylab.quantities import format_count
+from decaylab.quantities import format_count, format_number
 
 _MOST_STEPS = 20_000_000  # the products over a schedule go through every step: seconds and a gigabyte at this number
 _TOLERANCE = 0.005  # a run rarely ends on a round number of tokens: 33,165 steps for "3.26 billion"
+_NEAR = 0.02  # how far a guessed sequence length may move the tokens: less than from 1,000 to 1,024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,10 @@ def run_size(
 ) -> RunSize:
     """Work out what follows from the given sizes, and refuse a contradiction.
 
-    steps x batch_size x seq_len = tokens; steps x batch_size = epochs x dataset_size.
+    steps x batch_size = epochs x dataset_size = tokens / seq_len, as far as they are known.
+
+    A missing seq_len is the quotient where that is whole, else the power of two within 0.5 % or the rounding of
+    ``tokens`` (2 % at most), else the nearest whole number.
 
     Args:
         steps: Updates.
@@ -80,24 +85,33 @@ def run_size(
         raise DecaylabError(
             f"{format_count(steps)} steps are more than any run has: check steps, tokens and batch size"
         )
-    if tokens is not None and batch_size is not None:
-        tolerance = _TOLERANCE + tokens_rounding
-        if seq_len is None:
-            seq_len = _seq_len(steps, batch_size, tokens, tolerance)
-            inferred.append(f"{seq_len:,} tokens a sequence")
-        else:
-            # One step more or less is no contradiction: a run ends where a batch ends.
-            _check_tokens(steps, batch_size, seq_len, tokens, tolerance + 1 / steps)
-    if batch_size is not None and seq_len is not None and (steps_given or tokens is None):
-        tokens = steps * batch_size * seq_len  # what the run really sees, where 3.26B was a rounded number
-    if dataset_size is not None and batch_size is not None:
-        seen = steps * batch_size
-        if epochs is not None and abs(seen - epochs * dataset_size) > _TOLERANCE * seen + (epochs + 1) * batch_size:
-            raise DecaylabError(
-                f"{steps:,} steps x {batch_size:,} = {seen:,} examples, but {epochs:g} epochs of {dataset_size:,} are "
-                f"{epochs * dataset_size:,.0f}: leave out --steps or --epochs"
-            )
-        epochs = seen / dataset_size if epochs is None else epochs
+    by_steps = None if batch_size is None else _Sequences(steps * batch_size, f"{steps:,} steps x {batch_size:,}")
+    by_epochs = None
+    if epochs is not None and dataset_size is not None:
+        by_epochs = _Sequences(epochs * dataset_size, f"{epochs:g} epochs of {dataset_size:,}")
+    if by_steps is not None and by_epochs is not None and epochs is not None and batch_size is not None:
+        _check_epochs(by_steps, by_epochs, slack=(epochs + 1) * batch_size)
+    # The last batch of an epoch may be smaller, so epochs x examples is the better count where it is known.
+    best = by_epochs or by_steps
+    if tokens is not None and seq_len is None and best is not None:
+        seq_len = _seq_len(best, tokens, max(_TOLERANCE, min(tokens_rounding, _NEAR)))
+        inferred.append(f"{seq_len:,} tokens a sequence")
+    elif tokens is not None and seq_len is not None and best is not None:
+        # One step more or less is no contradiction: a run ends where a batch ends. Without a batch size it is not known
+        # whether each epoch's last, incomplete batch was left out.
+        share = 1 / steps if by_steps is not None or epochs is None else 1 / (steps / epochs + 1)
+        _check_tokens(by_steps, by_epochs, steps, seq_len, tokens, _TOLERANCE + tokens_rounding + share)
+    if batch_size is None:
+        _check_enough(steps, by_epochs, tokens, seq_len)
+    if epochs is None and dataset_size is not None:
+        if by_steps is not None:
+            epochs = by_steps.count / dataset_size
+        elif tokens is not None and seq_len is not None:
+            epochs = tokens / seq_len / dataset_size
+    if seq_len is not None and by_steps is not None and steps_given:
+        tokens = round(by_steps.count * seq_len)  # what the run really sees, where 3.26B was a rounded number
+    elif seq_len is not None and best is not None and tokens is None:
+        tokens = round(best.count * seq_len)
     return RunSize(
         steps=steps,
         batch_size=batch_size,
@@ -107,6 +121,28 @@ def run_size(
         epochs=epochs,
         inferred=tuple(inferred),
     )
+
+
+def check_warmup(warmup_steps: int, steps: int) -> None:
+    """Refuse a warm-up that the run never gets out of.
+
+    Args:
+        warmup_steps: Steps of warm-up.
+        steps: Updates of the run.
+
+    Raises:
+        DecaylabError: The warm-up is longer than the run.
+    """
+    if warmup_steps > steps:
+        raise DecaylabError(f"the warm-up ({warmup_steps:,} steps) is longer than the run ({steps:,}): shorten it")
+
+
+@dataclass(frozen=True)
+class _Sequences:
+    """How many sequences a run sees, by one way of counting, and that way in words."""
+
+    count: float
+    words: str
 
 
 def _steps(
@@ -129,27 +165,61 @@ def _steps(
     return steps
 
 
-def _seq_len(steps: int, batch_size: int, tokens: int, tolerance: float) -> int:
-    exact = tokens / (steps * batch_size)
+def _check_epochs(by_steps: _Sequences, by_epochs: _Sequences, slack: float) -> None:
+    if abs(by_steps.count - by_epochs.count) > _TOLERANCE * by_steps.count + slack:
+        raise DecaylabError(
+            f"{by_steps.words} = {by_steps.count:,} examples, but {by_epochs.words} are {by_epochs.count:,.0f}: "
+            "leave out --steps or --epochs"
+        )
+
+
+def _check_enough(steps: int, by_epochs: _Sequences | None, tokens: int | None, seq_len: int | None) -> None:
+    """Refuse fewer sequences than steps, which can be told without a batch size."""
+    counts = [] if by_epochs is None else [(by_epochs.count, f"{by_epochs.words} sequences")]
+    if tokens is not None:
+        words = f"{format_count(tokens)} tokens"
+        counts.append((tokens / (seq_len or 1), words + (f" in sequences of {seq_len:,}" if seq_len else "")))
+    for count, words in counts:
+        if count < steps * (1 - _TOLERANCE):
+            raise DecaylabError(f"{words} are less than one for each of {steps:,} steps: check --steps")
+
+
+def _seq_len(sequences: _Sequences, tokens: int, tolerance: float) -> int:
+    exact = tokens / sequences.count
     if exact < 1 - tolerance:
         raise DecaylabError(
-            f"{steps:,} steps x {batch_size:,} sequences are more than {format_count(tokens)} tokens: less than one "
-            "token a sequence; check --steps, --batch-size and --tokens"
+            f"{sequences.words} sequences are more than {format_count(tokens)} tokens: less than one token a sequence; "
+            "check --steps, --batch-size and --tokens"
         )
     nearest = max(1, round(exact))
+    if nearest * sequences.count == tokens:  # also with 1B, where the rounding would allow a power of two
+        return nearest
     # 1,023.9 comes from a rounded 3.26B: take the power of two beside it where the rounding allows it.
-    for power in range(3, 24):
-        if abs((1 << power) / exact - 1) <= tolerance:
-            return 1 << power
+    power = 1 << round(math.log2(max(exact, 1)))
+    if power >= 8 and abs(power / exact - 1) <= tolerance:
+        return power
+    if abs(nearest / exact - 1) > _NEAR:
+        raise DecaylabError(
+            f"{format_count(tokens)} tokens in {sequences.words} sequences are {format_number(exact)} tokens a "
+            "sequence, not a whole number: check --steps, --batch-size and --tokens"
+        )
     return nearest
 
 
-def _check_tokens(steps: int, batch_size: int, seq_len: int, tokens: int, tolerance: float) -> None:
-    product = steps * batch_size * seq_len
-    if abs(product - tokens) > tolerance * max(product, tokens):
-        fitting = tokens / (batch_size * seq_len)
-        raise DecaylabError(
-            f"{steps:,} steps x {batch_size:,} sequences x {seq_len:,} tokens = {format_count(product)} tokens, not "
-            f"{format_count(tokens)}: {fitting:,.0f} steps or {tokens / (steps * batch_size):,.0f} tokens a sequence "
-            "would fit"
-        )
+def _check_tokens(
+    by_steps: _Sequences | None, by_epochs: _Sequences | None, steps: int, seq_len: int, tokens: int, tolerance: float
+) -> None:
+    """Refuse tokens that lie outside of what every count of the sequences gives, and say what would fit."""
+    counts = [one for one in (by_steps, by_epochs) if one is not None]
+    low, high = min(one.count for one in counts), max(one.count for one in counts)
+    given = tokens / seq_len
+    if given >= low * (1 - tolerance) and given * (1 - tolerance) <= high:
+        return
+    one = counts[0]
+    fitting = f"{tokens / one.count:,.0f} tokens a sequence would fit"
+    if by_steps is not None:
+        fitting = f"{given / (by_steps.count / steps):,.0f} steps or {fitting}"
+    raise DecaylabError(
+        f"{one.words} sequences x {seq_len:,} tokens = {format_count(one.count * seq_len)} tokens, not "
+        f"{format_count(tokens)}: {fitting}"
+    )

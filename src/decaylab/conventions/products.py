@@ -69,9 +69,10 @@ def factor_per_step(peak_decay: float, multiplier: float, convention: Convention
     trace = 1 + setting.momentum - decay / setting.momentum_gain * (1 - setting.dampening)
     discriminant = trace**2 - 4 * setting.momentum
     if discriminant < 0:
-        limit = (1 - math.sqrt(setting.momentum)) ** 2 / (setting.lr * (1 - setting.dampening))
+        most = (1 - math.sqrt(setting.momentum)) ** 2 * setting.momentum_gain / (1 - setting.dampening)
+        limit = most / (convention.scale(setting) * multiplier**convention.power)
         raise DecaylabError(
-            f"with momentum {setting.momentum:g} this decay makes weights swing around 0: keep L2 below {limit:.3g}"
+            f"with momentum {setting.momentum:g} this decay makes weights swing around 0: keep lambda below {limit:.3g}"
         )
     return (trace + math.sqrt(discriminant)) / 2
 

@@ -223,7 +223,10 @@ def convert(
     setting = Setting(lr=lr, total_steps=total_steps, momentum=momentum, dampening=dampening)
     if not math.isfinite(value):
         raise DecaylabError(f"weight decay must be a finite number, got {value}")
-    return value * get(from_).scale(setting) / get(to).scale(setting)
+    scale = get(to).scale(setting)
+    if scale == 0:
+        raise DecaylabError(f"the learning rate {lr:g} is too small for {to}: its square is 0 to a computer")
+    return value * get(from_).scale(setting) / scale
 
 
 def match(from_: str, to: str, *, momentum: float = 0.0, schedule_is_flat: bool = False) -> Match:
