@@ -7,6 +7,7 @@ from torch import nn
 from decaylab import watch
 from decaylab.probes import diagnose
 from decaylab.probes.diagnosis import STRONG_ROTATION
+from decaylab.probes.diagnosis_words import _number, _percent
 
 
 def _run(
@@ -107,3 +108,64 @@ def test_nothing_recorded_and_partial_records():
     assert "nothing" in diagnose([]).text.lower()
     only = diagnose([{"step": 0, "timescale/passed": 0.5, "timescale/passed/matrix": 0.5, "timescale/steps": 10.0}])
     assert only.verdict in ("too strong", "settling") and "nan" not in only.text
+
+
+def test_weights_that_are_not_finite_are_said_plainly():
+    def gradient(p, count=[0]):  # noqa: B006
+        count[0] += 1
+        return torch.full_like(p, torch.nan if count[0] > 70 else 1.0)
+
+    log = _run(0.01, 0.5, 100, gradient=gradient)
+    found = log.diagnosis()
+    assert (found.verdict, found.broken) == ("not finite", 40)
+    assert log.summary().startswith("The weights are not finite (NaN or infinite) since the record of step 40")
+
+
+def test_no_gradients_at_all():
+    net = nn.Linear(5, 5, bias=False)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=0.5)
+    log = watch(net, optimizer, every=5)
+    for _ in range(100):
+        optimizer.step()
+    assert log.diagnosis().verdict == "no gradients"
+    assert log.summary() == (
+        "No parameter had a gradient: in 96 steps the optimizer has moved none, and none has decayed."
+    )
+
+
+def test_too_strong_at_the_peak_and_annealed_since():
+    log = _run(0.02, 1.0, 590, schedule=lambda t: 0.5 + 0.5 * math.cos(math.pi * t * 590 / 600))
+    found = log.diagnosis()
+    assert found.verdict == "annealing" and found.strong_peak
+    text = log.summary()
+    assert text.startswith("Equilibrium was reached while the learning rate was high, and the learning rate has fallen")
+    assert "Near the peak of the learning rate decay was too strong" in text
+    assert "more." not in text
+    mild = _run(0.01, 0.5, 1500, schedule=lambda t: 0.5 + 0.5 * math.cos(math.pi * t))
+    assert mild.diagnosis().verdict == "annealing" and "too strong" not in mild.summary()
+
+
+@pytest.mark.parametrize("lr", [0.01, 0.02, 0.1, torch.tensor(0.01)])
+def test_a_timescale_of_100_steps_is_not_too_strong(lr):
+    assert _run(lr, 0.01 / float(lr), 50).diagnosis().verdict != "too strong"
+    assert _run(lr, 0.0101 / float(lr), 50).diagnosis().verdict == "too strong"
+    rounded = [{"step": 0, "timescale/passed": 0.5, "timescale/steps": 100 * (1 - 1e-7)}]
+    assert diagnose(rounded).verdict != "too strong"
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+def test_a_warm_up_from_zero_is_compared_with_the_first_positive_rate(weight_decay):
+    log = _run(0.01, weight_decay, 400, schedule=lambda t: min(1.0, 10 * t))
+    since = log.diagnosis().state
+    assert log.records[0]["effective_lr"] == 0 and since.effective_lr_since == 10
+    now, then = (log.records[i]["effective_lr"] for i in (-1, 1))
+    assert since.effective_lr_change == pytest.approx(now / then)
+    assert "times that of step 10, the first record with a positive one" in log.summary()
+    assert "nan" not in log.summary() and "inf" not in log.summary() and "- times" not in log.summary()
+    never = _run(0.01, weight_decay, 50, schedule=lambda t: 0.0).summary()
+    assert "times" not in never.replace("timescale", "") and "nan" not in never
+
+
+def test_large_numbers_look_alike():
+    assert [_number(x) for x in (999.4, 999.6, 1000.0, 1234.5)] == ["999", "1,000", "1,000", "1,234"]
+    assert [_percent(x) for x in (-0.9949, -0.996, 1.0, 0.051)] == ["-99 %", "-100 %", "+100 %", "+5.1 %"]

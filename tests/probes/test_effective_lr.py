@@ -25,6 +25,17 @@ def test_three_forms_in_closed_form():
     assert found["effective_lr/plain"] == pytest.approx(0.02 / norm**2, rel=1e-6)
 
 
+@pytest.mark.parametrize("rate", [0.0, torch.tensor(0.0)])
+def test_a_step_with_learning_rate_zero_has_none(rate):
+    net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.5)
+    for p in net.parameters():
+        p.grad = torch.ones_like(p)
+    found = _step(ProbeRunner(["effective_lr"], net, optimizer, every=1), optimizer)
+    for key in ("effective_lr", "effective_lr/adaptive", "effective_lr/plain"):
+        assert found[key] == found[f"{key}/matrix"] == found[f"{key}/bias"] == 0
+
+
 def test_groups_are_weighted_by_the_norm_they_act_on():
     net = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
     groups = [

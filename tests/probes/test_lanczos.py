@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from decaylab.errors import DecaylabError
+from decaylab.probes.density import spectral_density
 from decaylab.probes.eigenvalues import top_eigenvalues
-from decaylab.probes.spectral_density import spectral_density
 
 
 @pytest.fixture(scope="module")

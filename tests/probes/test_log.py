@@ -7,7 +7,8 @@ import torch
 from tests.processes import start
 from torch import nn
 
-from decaylab import watch
+from decaylab import attach, watch
+from decaylab.decay import Decoupled
 from decaylab.errors import DecaylabError
 from decaylab.probes import PROBES
 
@@ -105,6 +106,23 @@ def test_a_fused_step_that_is_skipped_inside_the_kernel_passes_no_time():
         optimizer.zero_grad()
     assert log.records[1]["update/norm"] == 0
     assert log.records[-1]["timescale/passed"] == pytest.approx(0.003)
+
+
+def test_the_first_record_is_the_same_whether_a_rule_or_the_log_came_first():
+    found = {}
+    for order in ("rule first", "log first"):
+        net = _net()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        if order == "rule first":
+            attach(optimizer, Decoupled(1.0))
+        log = watch(net, optimizer, every=1)
+        if order == "log first":
+            attach(optimizer, Decoupled(1.0))
+        _train(net, optimizer, steps=2)
+        found[order] = log.records
+    assert found["rule first"] == found["log first"]
+    assert found["log first"][0]["update/norm"] > 0.1 * found["log first"][0]["weights/norm"] / 1.1
+    assert 0 < found["log first"][0]["update/decay_share"] < 1
 
 
 def test_closures():

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from decaylab.probes import ProbeRunner, measure
+from decaylab import watch
+from decaylab.probes import PROBES, ProbeRunner, measure
 
 
 def _net():
@@ -74,3 +75,28 @@ def test_frozen_parameters_are_left_out_and_tied_ones_count_once():
     other = _net()
     other[0].weight.requires_grad_(False)
     assert "weights/norm/embedding" not in measure("norms", other)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "SparseAdam"])
+def test_sparse_gradients_have_the_norms_of_dense_ones(kind):
+    names = [name for name, row in PROBES.items() if "loss" not in row.needs]
+    found = {}
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Embedding(7, 5, sparse=sparse))
+        plain = torch.optim.Adam if kind == "SparseAdam" and not sparse else getattr(torch.optim, kind)
+        optimizer = plain(net.parameters(), lr=0.1)
+        with watch(net, optimizer, every=1, probes=names) as log:
+            for step in range(2):
+                optimizer.zero_grad()
+                for rows in ([1, 1, 3], [3, 5, 5, 5]) if step else ([0, 1], []):
+                    weights = torch.arange(1.0, len(rows) + 1)[:, None]
+                    (net(torch.tensor(rows, dtype=torch.long)) * weights).square().sum().backward()
+                optimizer.step()
+        found[sparse] = log.records
+    for dense, sparse in zip(found[False], found[True], strict=True):
+        # Adam goes on moving rows without a gradient, which SparseAdam leaves alone
+        keys = [key for key in dense if kind == "SGD" or key.startswith(("gradients", "noise"))]
+        assert {key: sparse[key] for key in keys} == pytest.approx(
+            {key: dense[key] for key in keys}, rel=1e-5, nan_ok=True
+        )

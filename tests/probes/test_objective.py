@@ -9,11 +9,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from decaylab.errors import DecaylabError
 from decaylab.probes.covariance import covariance_similarity
+from decaylab.probes.density import spectral_density
 from decaylab.probes.eigenvalues import top_eigenvalues
 from decaylab.probes.hessian import hessian_trace
 from decaylab.probes.jacobian import jacobian_frobenius
 from decaylab.probes.objective import objective
-from decaylab.probes.spectral_density import spectral_density
 
 
 def _loss(model, batch):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from decaylab import models
+from decaylab import models, watch
 from decaylab.errors import DecaylabError
 from decaylab.probes import DEFAULT_PROBES, PROBES, ProbeRunner
 from decaylab.probes import runner as runner_file
@@ -139,8 +139,17 @@ def test_mistakes_are_said_in_one_line():
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     with pytest.raises(DecaylabError, match="did you mean 'norms'"):
         ProbeRunner(["norm"], net, optimizer)
-    with pytest.raises(DecaylabError, match="every must be at least 1"):
+    with pytest.raises(DecaylabError, match="every must be a whole number of at least 1, got 0"):
         ProbeRunner(["norms"], net, optimizer, every=0)
+    for every in (1.5, "5", None):
+        with pytest.raises(DecaylabError, match="every must be a whole number"):
+            ProbeRunner(["norms"], net, optimizer, every=every)
+    with pytest.raises(DecaylabError, match="torch module, got function"):
+        watch(lambda x: x, optimizer)
+    with pytest.raises(DecaylabError, match="holds none of the model's trainable parameters"):
+        watch(nn.Linear(2, 2), optimizer)
+    with pytest.raises(DecaylabError, match="no state of a log"):
+        watch(net, optimizer).load_state_dict({})
     with pytest.raises(DecaylabError, match="'gradient_noise' runs the model: give loss_fn= and batches="):
         ProbeRunner(["gradient_noise"], net, optimizer)
 

@@ -39,7 +39,7 @@ def test_the_twin_shares_tensors_not_modes():
     assert net.training and not any(m.training for m in twin.modules())
     for a, b in zip(net.state_dict(keep_vars=True).values(), twin.state_dict(keep_vars=True).values(), strict=True):
         assert a is b
-    with pytest.raises(KeyError):
+    with pytest.raises(DecaylabError, match="unknown parameter or buffer 'nowhere'"):
         evaluation_twin(net, {"nowhere": torch.zeros(3)})
 
 
@@ -54,6 +54,8 @@ def test_mistakes():
     net = nn.Linear(3, 2)
     with pytest.raises(DecaylabError, match="give loss_fn= and batches="):
         measure("gradient_noise", net)
+    with pytest.raises(DecaylabError, match="unknown parameter or buffer 'weigth'; did you mean 'weight'"):
+        measure("norms", net, weights={"weigth": torch.zeros(2, 3)})
     with pytest.raises(DecaylabError, match="give optimizer="):
         measure("effective_lr", net)
     net.requires_grad_(False)

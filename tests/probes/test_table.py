@@ -1,10 +1,12 @@
 import dataclasses
 import importlib
+import pkgutil
 import subprocess
 import sys
 
 import pytest
 
+from decaylab import probes
 from decaylab.errors import DecaylabError
 from decaylab.probes.table import DEFAULT_PROBES, PROBES, rows
 
@@ -21,6 +23,15 @@ def test_every_row_names_a_frozen_probe_with_the_same_name_and_needs(name):
 def test_the_table_loads_without_torch():
     code = "import sys, decaylab.probes.table, decaylab.probes; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_public_name_is_that_of_a_module():
+    # Loading the module would put it in the place of the name.
+    modules = {module.name for module in pkgutil.iter_modules(probes.__path__)}
+    assert not modules & set(probes.__all__)
+    from decaylab.probes import spectral_density
+
+    assert callable(spectral_density)
 
 
 def test_rows():

@@ -77,3 +77,62 @@ def test_learning_rates_that_are_tensors_are_read_without_conversion():
         found = runner.after_step(step)
     assert found["timescale/passed"] == pytest.approx(0.05 * (1 + 1 / 2 + 1 / 3), rel=1e-6)
     assert found["timescale/steps"] == pytest.approx(60, rel=1e-6)
+
+
+def _step(optimizer, runner, step, gradients):
+    optimizer.zero_grad()
+    for p in gradients:
+        p.grad = torch.ones_like(p)
+    runner.before_step(step)
+    optimizer.step()
+    return runner.after_step(step)
+
+
+def test_a_parameter_without_gradients_passes_no_time():
+    net = nn.Sequential(nn.Linear(5, 5, bias=False), nn.Linear(5, 5, bias=False))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=0.5)
+    runner = ProbeRunner(["timescale", "rotation", "decay_share", "norms"], net, optimizer, every=5)
+    found = [_step(optimizer, runner, step, []) for step in range(11)][-1]
+    assert found["update/norm"] == 0
+    assert not [key for key in found if key.startswith("timescale") or "predicted" in key or "share" in key]
+    found = [_step(optimizer, runner, step, [net[1].weight]) for step in range(11, 21)][-1]
+    assert found["timescale/passed"] == found["timescale/passed/head"] == pytest.approx(10 * 0.005)
+    assert found["timescale/steps"] == pytest.approx(200)
+    assert "timescale/passed/matrix" not in found and "update/angular_predicted/matrix" not in found
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+def test_a_layer_with_a_gradient_in_every_tenth_step_passes_a_tenth_of_the_time(tensor):
+    net = nn.Sequential(nn.Linear(5, 5, bias=False), nn.Linear(5, 5, bias=False)).double()
+    lr = torch.tensor(0.01, dtype=torch.float64) if tensor else 0.01
+    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=0.2)
+    runner = ProbeRunner(["timescale", "rotation", "decay_share"], net, optimizer, every=5)
+    found = {}
+    for step in range(101):
+        moved = list(net.parameters()) if step % 10 == 0 else [net[1].weight]
+        record = _step(optimizer, runner, step, moved)
+        found = record or found
+        if step == 95:
+            assert found["timescale/passed/matrix"] == pytest.approx(10 * 0.002)
+            assert "update/decay_share/matrix" not in found and "update/angular_predicted/matrix" not in found
+        if step == 52:  # also across an interruption in the middle
+            resumed = ProbeRunner(["timescale", "rotation", "decay_share"], net, optimizer, every=5)
+            resumed.load_state_dict(runner.state_dict())
+            runner.close()
+            runner = resumed
+    assert found["timescale/passed/head"] == pytest.approx(101 * 0.002)
+    assert found["timescale/passed/matrix"] == pytest.approx(11 * 0.002)
+    assert found["timescale/passed"] == pytest.approx(56 * 0.002)
+    assert "update/decay_share/matrix" in found and "update/angular_predicted/matrix" in found
+
+
+def test_gradients_that_somebody_clears_after_the_step_and_those_of_a_closure_count():
+    net = nn.Linear(4, 3)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.1)
+    clearing = optimizer.register_step_post_hook(lambda *_: optimizer.zero_grad())
+    runner = ProbeRunner(["timescale"], net, optimizer, every=1)
+    assert _step(optimizer, runner, 0, net.parameters())["timescale/passed"] == pytest.approx(0.01)
+    clearing.remove()
+    runner.before_step(1)
+    optimizer.step(lambda: net(torch.ones(2, 4)).sum().backward())
+    assert runner.after_step(1)["timescale/passed"] == pytest.approx(0.02)

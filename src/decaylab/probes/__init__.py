@@ -29,7 +29,7 @@ _LAZY = {
     "hessian_vector_product": "decaylab.probes.products",
     "gauss_newton_vector_product": "decaylab.probes.products",
     "top_eigenvalues": "decaylab.probes.eigenvalues",
-    "spectral_density": "decaylab.probes.spectral_density",
+    "spectral_density": "decaylab.probes.density",
     "jacobian_frobenius": "decaylab.probes.jacobian",
     "covariance_similarity": "decaylab.probes.covariance",
 }

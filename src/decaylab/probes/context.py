@@ -62,6 +62,15 @@ def tensor_norms(tensors: Sequence[Tensor], order: float = 2.0) -> Tensor:
     return stack_scalars(norms)
 
 
+def entries(gradient: Tensor) -> Tensor:
+    """Return a gradient's entries, detached: of a sparse one those that are there, repeated rows added up."""
+    gradient = gradient.detach()
+    if gradient.layout is not torch.sparse_coo:
+        return gradient
+    values = gradient.coalesce().values()
+    return values if values.numel() else values.new_zeros(1)  # an empty tensor has no largest entry
+
+
 def stack_scalars(scalars: Sequence[Tensor]) -> Tensor:
     """Stack 0-d tensors into a vector in the widest float type, on the device of the first; no device sync."""
     device = scalars[0].device
@@ -86,8 +95,8 @@ class Context:
         model: The model itself, unwrapped. Run `evaluation_model` instead of it.
         parameters: Name to weights after the step, detached.
         roles: Name to role (``"matrix"``, ``"embedding"``, ``"head"``, ``"norm"``, ``"bias"``, ``"scalar"``).
-        gradients: Name to gradient as the optimizer applied it (unscaled, accumulated, clipped); names without a
-            gradient are missing. None when there was no step.
+        gradients: Name to gradient as the optimizer applied it (unscaled, accumulated, clipped), of sparse ones the
+            entries that are there; names without a gradient are missing. None when there was no step.
         previous: Name to weights before the step. None unless a probe needs them.
         optimizer: The optimizer; probes read its state.
         rates: Learning rate and decay in force, one entry per name. None without an optimizer.

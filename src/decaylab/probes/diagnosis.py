@@ -15,7 +15,16 @@ from typing import Literal
 from decaylab.probes.diagnosis_words import describe
 
 Verdict = Literal[
-    "nothing recorded", "no decay", "unknown rate", "idle", "too strong", "settling", "equilibrium", "annealing"
+    "nothing recorded",
+    "not finite",
+    "no gradients",
+    "no decay",
+    "unknown rate",
+    "idle",
+    "too strong",
+    "settling",
+    "equilibrium",
+    "annealing",
 ]
 
 # After 1.5 timescales a squared norm is within exp(-3) = 5 % of its start's distance from equilibrium.
@@ -27,9 +36,12 @@ FLAT_PER_TIMESCALE = 0.20
 WINDOW_TIMESCALES, WINDOW_RECORDS = 0.5, 3
 # Idle: under 5 % of a timescale has passed and norms have moved by less than 1 % since the first record.
 IDLE_TIMESCALES, IDLE_CHANGE, IDLE_RECORDS = 0.05, 0.01, 3
-# Too strong: in the long run the weights turn by more than sqrt(2 / 100) = 0.14 radians (8 degrees) a step, momentum
-# counted out (r = 1): a timescale is under 100 steps, and the weights hold what the last 100 batches taught them.
-STRONG_ROTATION = math.sqrt(2 / 100)
+# Too strong: a timescale is under 100 steps (100 are not), so that the weights hold less than the last 100 batches
+# taught them. In the long run they then turn by more than sqrt(2 / 100) = 0.14 radians (8 degrees) a step, momentum
+# counted out (r = 1).
+STRONG_TIMESCALE = 100
+STRONG_ROTATION = math.sqrt(2 / STRONG_TIMESCALE)
+_ROUNDING = 1e-6  # of a timescale of float32 learning rates
 # Annealing: the timescale has grown by more than a quarter since equilibrium was reached, because the learning rate
 # fell; the weights then follow their equilibrium late, and in the end no more.
 ANNEALED = 1.25
@@ -46,7 +58,9 @@ class RoleState:
         norm: Weight norm at the last record.
         norm_change: Its relative change since the first record.
         effective_lr: Effective learning rate at the last record.
-        effective_lr_change: Its factor since the first record.
+        effective_lr_change: Its factor since the first record, or the first where it was positive (after a warm-up from
+            0).
+        effective_lr_since: Step of that record.
         rotation: Radians per step, mean over the window.
         predicted: Radians per step in equilibrium, mean over the window.
         share: Share of the update that is decay, mean over the window.
@@ -60,6 +74,7 @@ class RoleState:
     norm_change: float = math.nan
     effective_lr: float = math.nan
     effective_lr_change: float = math.nan
+    effective_lr_since: float = math.nan
     rotation: float = math.nan
     predicted: float = math.nan
     share: float = math.nan
@@ -83,6 +98,8 @@ class Diagnosis:
         state: All parameters that decay, together.
         roles: Each role that decays.
         peak: All parameters that decay, when the learning rate was last near its peak; only for ``annealing``.
+        first: Step of the first record.
+        broken: Step of the first record with weights that are not finite; only for ``not finite``.
     """
 
     verdict: Verdict
@@ -90,11 +107,18 @@ class Diagnosis:
     state: RoleState = field(default_factory=lambda: RoleState(""))
     roles: tuple[RoleState, ...] = ()
     peak: RoleState | None = None
+    first: int = 0
+    broken: int | None = None
 
     @property
     def text(self) -> str:
         """The diagnosis in words."""
         return describe(self)
+
+    @property
+    def strong_peak(self) -> bool:
+        """Whether decay was too strong while the learning rate was near its peak, and is no more."""
+        return self.peak is not None and _too_strong(self.peak)
 
 
 def diagnose(records: Sequence[dict[str, float]]) -> Diagnosis:
@@ -114,13 +138,33 @@ def diagnose(records: Sequence[dict[str, float]]) -> Diagnosis:
     known = roles or sorted(key.removeprefix("weights/norm/") for key in last if key.startswith("weights/norm/"))
     whole = _state("", records, known)
     each = tuple(_state(role, records, [role]) for role in roles)
+    first = int(records[0]["step"])
+    broken = _broken(records)
+    if broken is not None:
+        return Diagnosis("not finite", steps, whole, each, None, first, broken)
     verdict = _verdict(whole, records)
     high = _before_annealing(records)
     if len(high) < len(records) and verdict in ("settling", "equilibrium"):
         peak = _state("", high, known)
-        if _verdict(peak, high) == "equilibrium":
-            return Diagnosis("annealing", steps, whole, each, peak)
-    return Diagnosis(verdict, steps, whole, each)
+        # Decay that is too strong has its equilibrium, too.
+        strong = _too_strong(peak) and peak.passed >= SETTLED_TIMESCALES
+        if strong or _verdict(peak, high) == "equilibrium":
+            return Diagnosis("annealing", steps, whole, each, peak, first)
+    return Diagnosis(verdict, steps, whole, each, None, first)
+
+
+def _broken(records: Sequence[dict[str, float]]) -> int | None:
+    """The step since which all records have weights that are not finite; None if the last record's are."""
+    since = None
+    for record in reversed(records):
+        if math.isfinite(record.get("weights/norm", 0.0)):
+            break
+        since = int(record["step"])
+    return since
+
+
+def _too_strong(state: RoleState) -> bool:
+    return state.timescale < STRONG_TIMESCALE * (1 - _ROUNDING)
 
 
 def _before_annealing(records: Sequence[dict[str, float]]) -> Sequence[dict[str, float]]:
@@ -134,8 +178,11 @@ def _before_annealing(records: Sequence[dict[str, float]]) -> Sequence[dict[str,
 def _verdict(state: RoleState, records: Sequence[dict[str, float]]) -> Verdict:
     if math.isnan(state.passed):
         decays = any(key.startswith("update/decay_share") for key in records[-1])
-        return "unknown rate" if decays else "no decay"
-    if state.long_run_rotation > STRONG_ROTATION:
+        if decays:
+            return "unknown rate"
+        still = not any("gradients/norm" in record or record.get("update/norm", 1.0) > 0 for record in records)
+        return "no gradients" if still else "no decay"
+    if _too_strong(state):
         return "too strong"
     still = abs(state.norm_change) < IDLE_CHANGE
     if state.passed < IDLE_TIMESCALES and still and len(records) >= IDLE_RECORDS:
@@ -152,13 +199,16 @@ def _state(role: str, records: Sequence[dict[str, float]], members: Sequence[str
     window = _window(records, f"timescale/passed{suffix}", passed)
     norms = [_joint_norm(record, members) for record in (first, window[0], last)]
     elapsed = passed - window[0].get(f"timescale/passed{suffix}", math.nan)
-    rate, earlier = (_joint_rate(record, members) for record in (last, first))
+    rate = _joint_rate(last, members)
+    rates = ((_joint_rate(record, members), record["step"]) for record in records)
+    earlier, since = next((pair for pair in rates if 0 < pair[0] < math.inf), (math.nan, math.nan))
     return RoleState(
         role=role,
         norm=norms[2],
         norm_change=_ratio(norms[2], norms[0]) - 1,
         effective_lr=rate,
         effective_lr_change=_ratio(rate, earlier),
+        effective_lr_since=since,
         rotation=_joint_rotation(window, members, "update/angular"),
         predicted=_joint_rotation(window, members, "update/angular_predicted"),
         share=_mean([record.get(f"update/decay_share{suffix}", math.nan) for record in window]),

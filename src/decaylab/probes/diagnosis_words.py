@@ -26,6 +26,8 @@ def describe(found: Diagnosis) -> str:
     if found.verdict == "nothing recorded":
         return "Nothing is recorded yet: the optimizer has not stepped since watch() was called."
     sentences = {
+        "not finite": _not_finite,
+        "no gradients": _no_gradients,
         "no decay": _no_decay,
         "unknown rate": _unknown_rate,
         "idle": _idle,
@@ -40,13 +42,26 @@ def describe(found: Diagnosis) -> str:
     return "\n".join(lines)
 
 
+def _not_finite(found: Diagnosis, state: RoleState) -> list[str]:
+    return [
+        f"The weights are not finite (NaN or infinite) since the record of step {found.broken:,}: the training has"
+        " broken down, and nothing can be said about decay from there on."
+    ]
+
+
+def _no_gradients(found: Diagnosis, state: RoleState) -> list[str]:
+    return [
+        f"No parameter had a gradient: in {_steps(found.steps)} the optimizer has moved none, and none has decayed."
+    ]
+
+
 def _no_decay(found: Diagnosis, state: RoleState) -> list[str]:
     trend = "grown" if state.norm_change > 0 else "changed"
     return [
         "No weight decay is in force.",
         f"In {_steps(found.steps)} the weight norm has {trend} by {_percent(state.norm_change)}"
-        f" and the effective LR is now {_number(state.effective_lr)}, {_times(state.effective_lr_change)} the first"
-        " record's: without decay it follows the schedule and the growth of the norm alone."
+        f" and the effective LR is now {_number(state.effective_lr)}{_since_first(found, state)}: without decay it"
+        " follows the schedule and the growth of the norm alone."
         if _known(state.norm_change, state.effective_lr)
         else "",
     ]
@@ -79,7 +94,7 @@ def _too_strong(found: Diagnosis, state: RoleState) -> list[str]:
         f" more than the last {_steps(state.timescale)} taught them: lower the decay or the learning rate.",
         f"A step turns the weights by {_number(state.rotation)} radians." if _known(state.rotation) else "",
         f"{_number(state.passed)} timescales have passed.",
-        _effective(state),
+        _effective(found, state),
     ]
 
 
@@ -103,7 +118,7 @@ def _settling(found: Diagnosis, state: RoleState) -> list[str]:
             f"A step turns the weights by {_number(state.rotation)} radians, {_times(ratio)} what it will in"
             f" equilibrium: the norms are {where}."
         )
-    return [*parts, _norm_so_far(found, state), _effective(state), _share(state)]
+    return [*parts, _norm_so_far(found, state), _effective(found, state), _share(state)]
 
 
 def _equilibrium(found: Diagnosis, state: RoleState) -> list[str]:
@@ -113,7 +128,7 @@ def _equilibrium(found: Diagnosis, state: RoleState) -> list[str]:
         f"Equilibrium reached: {_number(state.passed)} timescales have passed (one is {_steps(state.timescale)}) and"
         f" the norm of the decayed weights is steady at {_number(state.norm)}, {_percent(state.norm_change)} since the"
         " first record.",
-        _effective(state),
+        _effective(found, state),
     ]
     if _known(state.rotation, state.predicted) and state.predicted > 0:
         ratio = state.rotation / state.predicted
@@ -130,11 +145,17 @@ def _equilibrium(found: Diagnosis, state: RoleState) -> list[str]:
 
 
 def _annealing(found: Diagnosis, state: RoleState) -> list[str]:
+    from decaylab.probes.diagnosis import STRONG_TIMESCALE
+
     peak = found.peak or state
     return [
         "Equilibrium was reached while the learning rate was high, and the learning rate has fallen since: one"
         f" timescale was {_steps(peak.timescale)} and is now {_steps(state.timescale)}."
         f" {_number(state.passed)} have passed.",
+        "Near the peak of the learning rate decay was too strong: a timescale under"
+        f" {_steps(STRONG_TIMESCALE)}, a rotation of {_number(peak.long_run_rotation)} radians a step in the long run."
+        if found.strong_peak
+        else "",
         f"The effective LR was {_number(peak.effective_lr)} and is now {_number(state.effective_lr)}; a step turned the"
         f" weights by {_number(peak.rotation)} radians, now by {_number(state.rotation)}.",
         _norm_so_far(found, state),
@@ -147,10 +168,19 @@ def _norm_so_far(found: Diagnosis, state: RoleState) -> str:
     return f"The weight norm has changed by {_percent(state.norm_change)} in {_steps(found.steps)}."
 
 
-def _effective(state: RoleState) -> str:
+def _effective(found: Diagnosis, state: RoleState) -> str:
     if not _known(state.effective_lr):
         return ""
-    return f"The effective LR is {_number(state.effective_lr)}, {_times(state.effective_lr_change)} the first record's."
+    return f"The effective LR is {_number(state.effective_lr)}{_since_first(found, state)}."
+
+
+def _since_first(found: Diagnosis, state: RoleState) -> str:
+    if not math.isfinite(state.effective_lr_change):
+        return ""
+    if state.effective_lr_since == found.first:
+        return f", {_times(state.effective_lr_change)} the first record's"
+    first = f"that of step {state.effective_lr_since:,.0f}, the first record with a positive one"
+    return f", {_times(state.effective_lr_change)} {first}"
 
 
 def _share(state: RoleState) -> str:
@@ -181,7 +211,7 @@ def _known(*values: float) -> bool:
 def _number(value: float) -> str:
     if math.isnan(value):
         return "-"
-    return f"{value:.3g}" if abs(value) < 1000 or math.isinf(value) else f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 999.5 or math.isinf(value) else f"{value:,.0f}"
 
 
 def _steps(value: float) -> str:
@@ -194,9 +224,8 @@ def _steps(value: float) -> str:
 def _percent(value: float, sign: bool = True) -> str:
     if math.isnan(value):
         return "-"
-    return (
-        f"{100 * value:{'+' if sign else ''}.2g} %" if abs(value) < 1 else f"{100 * value:{'+' if sign else ''},.0f} %"
-    )
+    plus = "+" if sign else ""
+    return f"{100 * value:{plus}.2g} %" if abs(value) < 0.995 else f"{100 * value:{plus},.0f} %"
 
 
 def _times(value: float) -> str:

@@ -28,7 +28,8 @@ class EffectiveLearningRate:
     ``sqrt(sum a_i^2 |w_i|^2) / |w|^2``, each rate weighted by the norm it acts on; it is ``a / |w|`` where they agree.
     Weights that no optimizer moves are left out. The weights are those after the step, ``lr`` that of the step.
 
-    Units: update per weight; ``plain`` per squared weight. Infinite or NaN for weights that are all zero.
+    Units: update per weight; ``plain`` per squared weight. 0 at steps whose learning rate is 0, such as the first of a
+    warm-up; infinite or NaN for weights that are all zero.
     """
 
     name: str = "effective_lr"
@@ -39,16 +40,19 @@ class EffectiveLearningRate:
         rates = context.rates
         if rates is None:
             return {}
-        squares = context.weight_norms.square() * (rates.lr != 0)
+        moved = (rates.lr != 0).to(context.weight_norms.dtype)
+        squares = context.weight_norms.square() * moved
         directional = rates.lr / (1 - rates.decay.nan_to_num(0.0) - rates.lr * rates.coupled)
-        sums = context.sums(torch.stack([squares, squares * rates.lr.square(), squares * directional.square()], dim=1))
-        total, weighted, directed = sums.values.unbind(dim=1)
-        return {
-            **sums.named("effective_lr", directed.sqrt() / total),
-            **sums.named("effective_lr/adaptive", weighted.sqrt() / total),
-            # the rate itself where all agree, over the squared norm
-            **sums.named("effective_lr/plain", (weighted / total).sqrt() / total),
+        columns = [squares, squares * rates.lr.square(), squares * directional.square(), moved]
+        sums = context.sums(torch.stack(columns, dim=1))
+        total, weighted, directed, movers = sums.values.unbind(dim=1)
+        found = {
+            "effective_lr": directed.sqrt() / total,
+            "effective_lr/adaptive": weighted.sqrt() / total,
+            "effective_lr/plain": (weighted / total).sqrt() / total,  # the rate where all agree, over the squared norm
         }
+        named = [sums.named(key, torch.where(movers > 0, value, 0.0)) for key, value in found.items()]
+        return {key: value for part in named for key, value in part.items()}
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def watch(
         The log.
 
     Raises:
-        DecaylabError: Unknown probe, or a parameter whose role is not known.
+        DecaylabError: Unknown probe, a parameter whose role is not known, or an optimizer of another model.
 
     Example:
         >>> import torch
@@ -103,12 +103,12 @@ class Log:
         self._runner, self._optimizer, self._sinks = runner, optimizer, list(sinks)
         self._before = optimizer.register_step_pre_hook(self._before_step)
         self._after = optimizer.register_step_post_hook(self._after_step)
-
-    def _before_step(self, *_: Any) -> None:
         # Rules attached to the optimizer act in hooks too. The weights before the step are those before all of them,
         # and the weights after it those after all of them: be the first, and then the last.
-        cast(_Hooks, self._optimizer._optimizer_step_pre_hooks).move_to_end(self._before.id, last=False)
-        cast(_Hooks, self._optimizer._optimizer_step_post_hooks).move_to_end(self._after.id)
+        cast(_Hooks, optimizer._optimizer_step_pre_hooks).move_to_end(self._before.id, last=False)
+
+    def _before_step(self, *_: Any) -> None:
+        cast(_Hooks, self._optimizer._optimizer_step_post_hooks).move_to_end(self._after.id)  # a rule may be newer
         self._runner.before_step(self.step)
 
     def _after_step(self, *_: Any) -> None:
@@ -187,7 +187,14 @@ class Log:
         return {"step": self.step, "records": list(self.records), **self._runner.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Go on from `state_dict`.
+
+        Raises:
+            DecaylabError: That is no state of a log.
+        """
+        lacking = [key for key in ("step", "records", "passed") if key not in state]
+        if lacking:
+            raise DecaylabError(f"this is no state of a log (no {lacking[0]!r}): give what log.state_dict() returned")
         self.step, self.records = int(state["step"]), list(state["records"])
         self._runner.load_state_dict(state)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from decaylab.probes.context import Context, Measurement, tensor_norms
+from decaylab.probes.context import Context, Measurement, entries, tensor_norms
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +55,11 @@ class MicrobatchHooks:
 
     def _before_adding(self, i: int, parameter: Tensor) -> Callable[[Tensor], None]:
         def measure(gradient: Tensor) -> None:
-            square = tensor_norms([gradient.detach()])[0].square()
+            square = tensor_norms([entries(gradient)])[0].square()
             earlier = parameter.grad
-            total = square if earlier is None else tensor_norms([earlier.detach() + gradient.detach()])[0].square()
+            total = square
+            if earlier is not None:
+                total = tensor_norms([entries(earlier.detach() + gradient.detach())])[0].square()
             self._incoming[i] = (earlier is None, square, total)
 
         return measure

@@ -7,7 +7,6 @@ half precision), is in eval mode and belongs to the probe alone, so nothing a pr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from decaylab.errors import DecaylabError
 from decaylab.probes.context import LossFunction
+from decaylab.probes.mean_loss import check_mean
 from decaylab.probes.private_copy import plain_kernels, private_copy
 
 # What one chunk may keep for a backward pass, and its most points, unless the caller chooses the chunk size. Second
@@ -57,6 +57,7 @@ class Objective:
         chunk_size: Points that are differentiated together; memory is proportional to it, results do not depend on it.
         device: Where the model is.
         dtype: float32, or float64 for a float64 model.
+        leaves: The columns of the data, first dimension points, where the user has them.
     """
 
     model: nn.Module
@@ -66,8 +67,8 @@ class Objective:
     chunk_size: int
     device: torch.device
     dtype: torch.dtype
+    leaves: tuple[Tensor, ...]
     _loss_fn: LossFunction | None
-    _leaves: tuple[Tensor, ...]
     _structure: pytree.TreeSpec
 
     @property
@@ -75,9 +76,14 @@ class Objective:
         """Number of entries of all trainable parameters, the side of the Hessian."""
         return sum(p.numel() for p in self.parameters)
 
+    @property
+    def has_loss(self) -> bool:
+        """Whether there is a loss, or outputs only."""
+        return self._loss_fn is not None
+
     def take(self, index: slice | Tensor) -> Any:
         """Return a batch of some points, in the structure of the user's batches, on the device of the model."""
-        leaves = [leaf[index].to(self.device, non_blocking=True) for leaf in self._leaves]
+        leaves = [leaf[index].to(self.device, non_blocking=True) for leaf in self.leaves]
         leaves = [leaf.to(self.dtype) if leaf.is_floating_point() else leaf for leaf in leaves]
         return pytree.tree_unflatten(leaves, self._structure)
 
@@ -180,14 +186,14 @@ def objective(
         chunk_size=chunk_size or 1,
         device=trainable[0][1].device,
         dtype=trainable[0][1].dtype,
+        leaves=tuple(leaves),
         _loss_fn=_as_loss(loss_fn),
-        _leaves=tuple(leaves),
         _structure=structure,
     )
     if chunk_size is not None and chunk_size < 1:
         raise DecaylabError(f"chunk_size must be at least 1, not {chunk_size}")
     with plain_kernels(made.device):
-        saved = _check(made)
+        saved = check_mean(made)
     if chunk_size is None:
         kept = _CHUNK_BYTES.get(made.device.type, _CHUNK_BYTES_ELSEWHERE) // max(saved, 1)
         size = min(_LARGEST_CHUNK.get(made.device.type, _LARGEST_CHUNK_ELSEWHERE), kept)
@@ -223,41 +229,6 @@ def _gather(batches: Iterable[Any]) -> tuple[list[Tensor], pytree.TreeSpec]:
     if structure is None or not sum(len(part[0]) for part in parts):
         raise DecaylabError("there are no points: batches is empty (an iterator that was used up?)")
     return [torch.cat(list(column)) if len(parts) > 1 else column[0] for column in zip(*parts, strict=True)], structure
-
-
-def _check(made: Objective) -> int:
-    """Check on up to three points that points are independent; return the bytes a point keeps for its backward."""
-    count = min(3, made.num_points)
-    own = {p.data_ptr() for p in made.parameters}
-    saved = 0
-
-    def pack(tensor: Tensor) -> Tensor:
-        nonlocal saved
-        saved += 0 if tensor.data_ptr() in own else tensor.numel() * tensor.element_size()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        if made._loss_fn is None:
-            together = made.outputs(made.take(slice(0, count)))
-        else:
-            together = made.loss(made.take(slice(0, count)))
-            if together.ndim:
-                raise DecaylabError(
-                    f"loss_fn has to return a scalar, the mean over a batch, not shape {tuple(together.shape)}"
-                )
-    with torch.no_grad():
-        singles = [made.take(slice(n, n + 1)) for n in range(count)]
-        if made._loss_fn is None:
-            alone = torch.cat([made.outputs(single) for single in singles])
-        else:
-            alone = torch.stack([made.loss(single) for single in singles]).mean()
-    scale = float(together.detach().abs().max())
-    if math.isfinite(scale) and float((together.detach() - alone).abs().max()) > 1e-3 * scale + 1e-5:
-        raise DecaylabError(
-            "the loss of a batch is not the mean of the losses of its points: loss_fn has to average over points, and "
-            "no point may see the others (class weights and ignored targets break that)"
-        )
-    return saved // count
 
 
 def _tensor(outputs: Any) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from decaylab.probes.mean_loss import unlike_points
 from decaylab.probes.objective import Objective
 
 Kind = Literal["softmax", "identity", "general", "none"]
@@ -41,7 +42,7 @@ def kind_of_loss(objective: Objective) -> Kind:
         another loss with several positions a point (no factor of S is known), and for a loss that depends on the
         parameters other than through the outputs, such as one with a penalty (H is not G + E).
     """
-    batch = objective.take(slice(0, min(2, objective.num_points)))
+    batch = objective.take(unlike_points(objective.leaves)[0])
     z, _ = objective.outputs_and_loss(batch)
     if objective.loss_at(z.detach(), batch).requires_grad:
         return "none"

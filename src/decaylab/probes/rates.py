@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from decaylab.probes.decays import SGD_FAMILY, Decay, Scalar, decays_of, families
+from decaylab.probes.elapsed import Elapsed
 
 _NAN = math.nan
 _ADAM, _LION = {"Adam", "AdamW", "NAdam", "RAdam", "Adamax"}, {"Lion"}
@@ -42,11 +43,14 @@ class Rates:
         decay: Share of the old weight taken away beside the update.
         coupled: Coefficient of decay through the gradient.
         shrink: Share taken away per step in the long run.
-        passed: Sum of ``shrink`` over all steps so far: how many timescales of decay have passed.
+        passed: Sum of ``shrink`` over all steps so far that moved the parameter: how many timescales of decay have
+            passed.
         rotation_ratio: r of the optimizer.
-        decaying: Whether the parameter decays, or has, at a known rate; on the host, so that it can choose keys.
-        sharing: Whether the parts of its update that are decay and that are not can be told apart.
-        predictable: Whether its rotation in equilibrium is known.
+        decaying: Whether the parameter decays, or has, at a known rate; on the host, so that it can choose keys. Not
+            one that no step has moved yet, for want of a gradient.
+        sharing: Whether the parts of its update that are decay and that are not can be told apart. Not where this step
+            did not move it.
+        predictable: Whether its rotation in equilibrium is known, and this step moved it.
     """
 
     lr: Tensor
@@ -99,50 +103,57 @@ def _rotation_ratio(names: frozenset[str], group: Mapping[str, Any]) -> float:
 def spread(
     optimizer: Optimizer,
     groups: Sequence[GroupRates],
-    passed: Mapping[str, Scalar],
     parameters: Iterable[Tensor],
     device: torch.device,
     dtype: torch.dtype,
+    elapsed: Elapsed | None = None,
 ) -> Rates:
     """Spread the rates of groups over parameters.
 
     Args:
         optimizer: The optimizer; tells the group of a parameter.
         groups: Rates by group.
-        passed: Accumulated shrink by key of `Decay`.
         parameters: The parameters, in the order of the vectors.
         device: Where the vectors go.
         dtype: Their type.
+        elapsed: Decay so far, of the same parameters; None where no step was taken.
 
     Returns:
         The vectors.
     """
     place = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
-    kinds: dict[tuple[int, tuple[int, ...]], int] = {}
+    parameters = list(parameters)
+    passed: Mapping[str, Scalar] = elapsed.sums() if elapsed is not None else {}
+    missed = elapsed.missed() if elapsed is not None else {}
+    stepped, ever = (elapsed.stepped, elapsed.ever) if elapsed is not None else ([True] * len(parameters),) * 2
+    kinds: dict[tuple[int, tuple[int, ...], int | None], int] = {}  # parameters that share all rates
     at = []
-    for p in parameters:
+    for i, p in enumerate(parameters):
         group = place.get(id(p), -1)
         decays = groups[group].decays if group >= 0 else ()
-        chosen = tuple(i for i, d in enumerate(decays) if d.covers is None or d.covers(p))
-        at.append(kinds.setdefault((group, chosen), len(kinds)))
+        chosen = tuple(k for k, d in enumerate(decays) if d.covers is None or d.covers(p))
+        own = i if i in missed and chosen else None
+        at.append(kinds.setdefault((group, chosen, own), len(kinds)))
     rows: list[tuple[Scalar, ...]] = []
     flags: list[tuple[bool, bool, bool]] = []
-    for group, chosen in kinds:
+    for group, chosen, own in kinds:
         if group < 0:
             rows.append((0.0, 0.0, 0.0, 0.0, 0.0, _NAN))
             flags.append((False, False, False))
             continue
-        acting, ratio = [groups[group].decays[i] for i in chosen], groups[group].rotation_ratio
+        acting, ratio = [groups[group].decays[k] for k in chosen], groups[group].rotation_ratio
         decay = sum((d.decay for d in acting), 0.0)
         coupled = sum((d.coupled for d in acting), 0.0)
         shrink = sum((d.shrink for d in acting), 0.0)
-        so_far = sum((passed.get(d.key, 0.0) for d in acting), 0.0)
+        lacking = missed[own] if own is not None else {}
+        so_far = sum((passed.get(d.key, 0.0) - lacking.get(d.key, 0.0) for d in acting), 0.0)
         rows.append((groups[group].lr, decay, coupled, shrink, so_far, ratio))
+        moved, has_moved = (stepped[own], ever[own]) if own is not None else (True, True)
         flags.append(
             (
-                _positive(shrink) or (_positive(so_far) and not _is_nan(shrink)),
-                (_positive(decay) or _positive(coupled)) and not _is_nan(decay),
-                _positive(shrink) and not math.isnan(ratio),
+                has_moved and (_positive(shrink) or (_positive(so_far) and not _is_nan(shrink))),
+                moved and (_positive(decay) or _positive(coupled)) and not _is_nan(decay),
+                moved and _positive(shrink) and not math.isnan(ratio),
             )
         )
     where = torch.tensor(at, device=device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -13,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from decaylab.errors import DecaylabError
-from decaylab.probes.context import Context, LossFunction, Measurement, Probe, accurate, stack_scalars
-from decaylab.probes.decays import Scalar
+from decaylab.probes.context import Context, LossFunction, Measurement, Probe, accurate, entries, stack_scalars
+from decaylab.probes.elapsed import Elapsed
 from decaylab.probes.microbatch import MicrobatchHooks
 from decaylab.probes.rates import GroupRates, inner_optimizer, read_rates, spread
 from decaylab.probes.table import rows
@@ -89,13 +88,15 @@ class ProbeRunner:
             roles: Overrides of parameter roles, see `decaylab.params.roles`.
 
         Raises:
-            DecaylabError: Unknown probe, ``every`` below 1, a probe that needs a loss without one, or a parameter
-                without a role.
+            DecaylabError: Unknown probe, ``every`` not a whole number or below 1, a model that is no module, an
+                optimizer of another model, a probe that needs a loss without one, or a parameter without a role.
         """
         from decaylab.params import roles as find_roles
 
-        if every < 1:
-            raise DecaylabError(f"every must be at least 1, got {every}")
+        if not hasattr(every, "__index__") or every < 1:
+            raise DecaylabError(f"every must be a whole number of at least 1, got {every!r}")
+        if not isinstance(model, nn.Module):
+            raise DecaylabError(f"the model has to be a torch module, got {type(model).__name__}")
         self.probes, self.every = make(names), every
         self._needs = frozenset().union(*(probe.needs for probe in self.probes))
         if "loss" in self._needs and (loss_fn is None or batches is None):
@@ -107,11 +108,17 @@ class ProbeRunner:
         everything = dict(self._model.named_parameters())
         self._parameters = {name: everything[name] for name in known if everything[name].requires_grad}
         self._roles = {name: known[name] for name in self._parameters}
-        self._passed: dict[str, Scalar] = {}
+        held = {id(p) for group in self._optimizer.param_groups for p in group["params"]}
+        if self._parameters and not any(id(p) in held for p in self._parameters.values()):
+            raise DecaylabError(
+                "the optimizer holds none of the model's trainable parameters: give the optimizer that was made from"
+                " this model's parameters()"
+            )
+        self._elapsed = Elapsed(self._parameters)
         self._rates: list[GroupRates] = []
         self._previous: dict[str, Tensor] | None = None
         self._ready: int | None = None
-        self._stepped = False
+        self._stepped = self._had_gradients = False
         self._handle = self._optimizer.register_step_post_hook(self._note_step) if self.probes else None
         self._microbatches = MicrobatchHooks(self._parameters) if "microbatches" in self._needs else None
         if self._microbatches is not None:
@@ -131,6 +138,7 @@ class ProbeRunner:
             return
         self._rates = read_rates(self._optimizer)
         self._ready, self._stepped = step, False
+        self._had_gradients = any(p.grad is not None for p in self._parameters.values())
         self._previous = None
         if self.due(step) and "previous" in self._needs:
             self._previous = {name: p.detach().clone() for name, p in self._parameters.items()}
@@ -149,7 +157,8 @@ class ProbeRunner:
         self._ready, self._stepped = None, False
         if ready != step or not stepped:
             return None
-        self._count()
+        decays = (decay for group in self._rates for decay in group.decays)
+        self._elapsed.count(decays, getattr(self._optimizer, "found_inf", None), self._had_gradients)
         measured = None
         if self.due(step):
             measured = self._measure(step)
@@ -161,12 +170,12 @@ class ProbeRunner:
         return measured
 
     def state_dict(self) -> dict[str, Any]:
-        """What must survive an interruption: how many timescales of decay have passed, by param group."""
-        return {"passed": {key: float(x) for key, x in self._passed.items()}}
+        """What must survive an interruption: how many timescales of decay have passed, by param group and parameter."""
+        return self._elapsed.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""
-        self._passed = {key: float(x) for key, x in state["passed"].items()}
+        self._elapsed.load_state_dict(state)
 
     def close(self) -> None:
         """Remove every hook from parameters and optimizer."""
@@ -177,17 +186,6 @@ class ProbeRunner:
 
     def _note_step(self, *_: Any) -> None:
         self._stepped = True
-
-    def _count(self) -> None:
-        """Add this step's shrink rates; none where a fused kernel was told to skip the step."""
-        stopped = getattr(self._optimizer, "found_inf", None)
-        for decay in (decay for group in self._rates for decay in group.decays):
-            shrink = decay.shrink
-            if not isinstance(shrink, Tensor) and math.isnan(shrink):
-                continue
-            if isinstance(stopped, Tensor):
-                shrink = shrink * (1.0 - stopped.detach().reshape(()).to(torch.float64))
-            self._passed[decay.key] = self._passed.get(decay.key, 0.0) + shrink
 
     @torch.no_grad()
     def _measure(self, step: int) -> dict[str, float]:
@@ -200,13 +198,13 @@ class ProbeRunner:
     def _context(self, step: int) -> Context:
         device = next(iter(self._parameters.values())).device
         weights = self._parameters.values()
-        rates = spread(self._optimizer, self._rates, self._passed, weights, device, accurate(device))
+        rates = spread(self._optimizer, self._rates, weights, device, accurate(device), self._elapsed)
         return Context(
             step=step,
             model=self._model,
             parameters={name: p.detach() for name, p in self._parameters.items()},
             roles=self._roles,
-            gradients={name: p.grad.detach() for name, p in self._parameters.items() if p.grad is not None},
+            gradients={name: entries(p.grad) for name, p in self._parameters.items() if p.grad is not None},
             previous=self._previous,
             optimizer=self._optimizer,
             rates=rates,

@@ -42,7 +42,8 @@ def measure(
         The probe's keys and numbers. Keys that speak of a step are missing.
 
     Raises:
-        DecaylabError: The probe needs a loss or an optimizer that was not given, or nothing in the model is trainable.
+        DecaylabError: The probe needs a loss or an optimizer that was not given, nothing in the model is trainable, or
+            a name in ``weights`` is not one of the model's.
     """
     from decaylab.params import roles as find_roles
 
@@ -73,4 +74,4 @@ def measure(
 def _rates(model: nn.Module, optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> Rates:
     inner, own = inner_optimizer(optimizer), dict(model.named_parameters())
     device = next(iter(parameters.values())).device
-    return spread(inner, read_rates(inner), {}, [own[name] for name in parameters], device, accurate(device))
+    return spread(inner, read_rates(inner), [own[name] for name in parameters], device, accurate(device))

@@ -17,12 +17,13 @@ class Timescale:
     window is ``1 / c`` steps (Wang and Aitchison 2024); c is the share that decay takes away per step, ``lr wd`` for
     decoupled decay and plain SGD, ``lr wd / (1 - momentum)`` for L2 with momentum.
 
-    - ``timescale/steps``: ``1 / c`` at the learning rate of this step, in optimizer steps;
-    - ``timescale/passed``: the sum of c over all steps so far. The initial weights are left with a share
-      ``exp(-passed)``, squared norms approach their equilibrium as ``exp(-2 passed)``.
+    - ``timescale/steps``: ``1 / c`` at the learning rate of this step, in steps that move the parameter;
+    - ``timescale/passed``: the sum of c over all steps so far that moved the parameter (optimizers leave those
+      without a gradient alone). The initial weights are left with a share ``exp(-passed)``, squared norms approach
+      their equilibrium as ``exp(-2 passed)``.
 
-    In total and by role, over parameters that decay, weighted by their number of entries. Missing where nothing decays
-    at a known rate, such as L2 with Adam.
+    In total and by role, over parameters that decay and have been moved by a step, weighted by their number of entries.
+    Missing where nothing decays at a known rate, such as L2 with Adam.
     """
 
     name: str = "timescale"

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from decaylab.errors import unknown
+
 
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the module inside ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel``."""
@@ -35,7 +37,7 @@ def evaluation_twin(model: nn.Module, weights: Mapping[str, Tensor] | None = Non
         The twin. Its parameters are ``model``'s own `Parameter` objects unless ``weights`` replaces them.
 
     Raises:
-        KeyError: A name in ``weights`` is neither a parameter nor a buffer of the model.
+        DecaylabError: A name in ``weights`` is neither a parameter nor a buffer of the model.
     """
     model = unwrap(model)
     memo: dict[int, object] = {id(tensor): tensor for tensor in model.parameters()}
@@ -43,6 +45,8 @@ def evaluation_twin(model: nn.Module, weights: Mapping[str, Tensor] | None = Non
     if weights is not None:
         own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
         for name, tensor in weights.items():
+            if name not in own:
+                raise unknown("parameter or buffer", name, own)
             old = own[name]
             same = tensor.detach().to(device=old.device, dtype=old.dtype)
             memo[id(old)] = nn.Parameter(same, old.requires_grad) if isinstance(old, nn.Parameter) else same

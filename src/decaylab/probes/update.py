@@ -31,7 +31,7 @@ class Rotation:
     ``sqrt(2 lr wd / (1+momentum))``. The prediction assumes weights of many entries, updates at right angles to the
     weights that are uncorrelated beyond momentum, and momentum that forgets much faster than decay does (with Lion's
     ``b2 = 0.99`` and a timescale of 200 steps the true angle is 17 % larger). It is given for parameters that decay at
-    a known rate only.
+    a known rate only, in steps that move them.
 
     Values of a role and of the whole model are root mean squares over tensors weighted by ``|w0|^2``, so that they say
     how far all directions turn together.
@@ -79,8 +79,8 @@ class DecayShare:
     the gradient (L2): ``a = lr wd w0`` and ``b = lr g``, the two parts of the gradient that enters momentum and
     moments; for plain SGD these are the parts of the update.
 
-    In total over all parameters that decay, and by role. In rotational equilibrium of AdamW it is near
-    ``sqrt(c) / (sqrt(c) + sqrt(2 r))``.
+    In total over all parameters that decay and that this step moves, and by role. In rotational equilibrium of AdamW
+    it is near ``sqrt(c) / (sqrt(c) + sqrt(2 r))``.
     """
 
     name: str = "decay_share"
