@@ -125,3 +125,9 @@ def test_contradictions(sizes, words):
     with pytest.raises(DecaylabError, match=words) as error:
         run_size(**sizes)
     assert "\n" not in str(error.value)
+
+
+def test_stated_tokens_are_not_overwritten_by_batches_that_were_not_full():
+    size = run_size(steps=3, batch_size=128, epochs=3, dataset_size=100, tokens=19_200)
+    assert (size.seq_len, size.tokens) == (64, 19_200)
+    assert run_size(steps=3, batch_size=128, epochs=3, dataset_size=100, seq_len=64).tokens == 19_200

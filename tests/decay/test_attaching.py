@@ -298,6 +298,21 @@ def test_a_momentum_or_betas_that_mean_something_else_are_refused(rule):
             decay.attach(opt, rule(0.1))
 
 
+def test_a_subclass_of_adam_under_another_name_is_taken():
+    class Mine(torch.optim.AdamW):
+        pass
+
+    decay.attach(Mine(weights(), lr=0.1, weight_decay=0.0), decay.Scheduled(0.1))
+
+
+def test_a_group_that_has_just_joined_is_in_the_state():
+    opt = optimizer("sgd", weights())
+    decay.attach(opt, decay.Independent(0.1))
+    opt.add_param_group({"params": weights(seed=9)[:1], "lr": 0.2})
+    groups = opt.state_dict()["param_groups"]
+    assert [group["decaylab/independent/max_lr"] for group in groups] == [0.1, 0.2]
+
+
 def test_second_moments_under_another_name_are_refused():
     class OtherAdam(torch.optim.Optimizer):
         def __init__(self, params):

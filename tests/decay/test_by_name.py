@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from decaylab import decay
@@ -14,6 +15,8 @@ def test_names_and_options():
     assert decay.build("corrected", 0.1, max_lr=0.5) == decay.Corrected(0.1, max_lr=0.5)
     assert decay.build("max-norm", every=3) == decay.MaxNorm(every=3)
     assert decay.build("decoupled") == decay.Decoupled(0.01)
+    assert decay.build("decoupled", np.float64(0.1), total_steps=1e3) == decay.Decoupled(0.1, total_steps=1000)
+    assert type(decay.build("max_norm", every=np.int64(3)).every) is int
     assert decay.build("sphere_projection", 0.0, joint=False) == decay.SphereProjection(joint=False)
 
 

@@ -60,7 +60,10 @@ def test_divergence_is_said_beside_the_numbers():
     assert loss.verdict is Verdict.UNDECIDED  # infinite differences of three seeds are below what a sign test can show
 
 
-@pytest.mark.parametrize("quantity", [ERROR, final("train/loss"), percent(final("train/loss"))])
+@pytest.mark.parametrize(
+    "quantity",
+    [ERROR, final("train/loss"), percent(final("train/loss")), ERROR - at("test/error", 0.2)],
+)
 def test_two_settings_that_always_diverge_are_not_equal(quantity):
     lost = lambda labels, row: Row(status="diverged", step=50)  # noqa: E731
     evidence = checks.equal(quantity, this=WITH, that=WITHOUT, margin=1)(results(change=lost))

@@ -44,7 +44,7 @@ def test_a_diverged_run_counts_as_the_worst():
 
 
 def test_what_a_run_recorded_before_it_diverged_is_read_as_it_is():
-    lost = lambda labels, row: Row(status="diverged", step=100)  # noqa: E731
+    lost = lambda labels, row: Row(status="diverged", step=110)  # noqa: E731
     found, whole = results(change=lost, noise=0.0), results(noise=0.0)
     early, late = at("train/loss", 0.5), at("train/loss", 0.6)
     assert early.by_seed(found, WITH) == early.by_seed(whole, WITH)
@@ -54,6 +54,15 @@ def test_what_a_run_recorded_before_it_diverged_is_read_as_it_is():
     assert late.by_seed(found, WITH)[0] == math.inf
     assert slope_over("train/loss", 0.0, 0.4).by_seed(found, WITH)[0] == pytest.approx(-1.2)
     assert slope_over("train/loss", 0.0, 0.6).by_seed(found, WITH)[0] == math.inf
+
+
+def test_a_run_that_diverged_where_it_is_looked_at_counts_as_the_worst():
+    lost = lambda labels, row: Row(status="diverged", step=100)  # noqa: E731
+    found = results(change=lost, noise=0.0)  # the evaluation of that step is not made any more
+    assert at("train/loss", 0.5).by_seed(found, WITH)[0] == math.inf
+    assert mean_over("train/loss", 0.1, 0.5).by_seed(found, WITH)[0] == math.inf
+    last = lambda labels, row: Row(status="diverged")  # noqa: E731
+    assert at("train/loss", 1.0).by_seed(results(change=last), WITH)[0] == math.inf
 
 
 @pytest.mark.parametrize("key", ["train/loss", "test/error"])

@@ -169,3 +169,17 @@ def test_a_warm_up_from_zero_is_compared_with_the_first_positive_rate(weight_dec
 def test_large_numbers_look_alike():
     assert [_number(x) for x in (999.4, 999.6, 1000.0, 1234.5)] == ["999", "1,000", "1,000", "1,234"]
     assert [_percent(x) for x in (-0.9949, -0.996, 1.0, 0.051)] == ["-99 %", "-100 %", "+100 %", "+5.1 %"]
+
+
+def test_a_last_step_without_gradients_does_not_hide_the_decay():
+    torch.manual_seed(0)
+    net = nn.Linear(4, 4)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01, weight_decay=0.1)
+    log = watch(net, optimizer, every=1)
+    for step in range(6):
+        optimizer.zero_grad()
+        net(torch.randn(8, 4)).square().mean().backward()
+        if step % 2:
+            net.weight.grad = net.bias.grad = None
+        optimizer.step()
+    assert log.diagnosis().verdict == "unknown rate"

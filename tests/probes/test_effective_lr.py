@@ -84,3 +84,11 @@ def test_adam_rate_is_silent_where_there_are_no_second_moments():
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     assert measure("adam_rate", net, optimizer=optimizer) == {}
     assert measure("adam_rate", net, optimizer=torch.optim.Adam(net.parameters())) == {}
+
+
+def test_weights_of_no_optimizer_have_none():
+    net = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD([{"params": [net.weight], "lr": 0.0}], lr=0.1)
+    found = measure("effective_lr", net, optimizer=optimizer)
+    assert found["effective_lr"] == found["effective_lr/head"] == 0
+    assert math.isnan(found["effective_lr/bias"])

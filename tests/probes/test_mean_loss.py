@@ -129,3 +129,11 @@ def test_points_are_unlike():
     for count in (1, 2, 3, 4, 7):
         groups = unlike_points([torch.zeros(count, 3), torch.arange(count)])
         assert set(torch.cat(groups).tolist()) == set(range(count))
+
+
+def test_a_loss_may_overwrite_the_outputs():
+    net, _, _ = mlp()
+    batches = [_sorted((2, 2, 2))]
+    objective(net, lambda model, batch: F.cross_entropy(model(batch[0]).mul_(2.0), batch[1]), batches)
+    with pytest.raises(DecaylabError, match="class weights"):
+        objective(net, lambda model, b: F.cross_entropy(model(b[0]).mul_(2.0), b[1], weight=WEIGHTS), batches)

@@ -12,7 +12,7 @@ import pytest
 
 from decaylab.errors import DecaylabError
 from decaylab.runs.launch import launch
-from decaylab.runs.queue import Run
+from decaylab.runs.queue import Queue, Run
 from decaylab.runs.store import Store
 
 TARGET = "engine:train"
@@ -139,6 +139,31 @@ def test_an_error_in_the_common_part_fails_those_it_took_down(path):
 def test_workers_that_cannot_start_are_an_error(path, target, said):
     with pytest.raises(DecaylabError, match=f"workers cannot work .*cannot load --target .*{said}"):
         _launch(path, [_run("a")], target=target, workers=1, attempts=1)
+
+
+def test_a_worker_lets_a_custom_engine_finish_what_it_has_begun(path, tmp_path):
+    (tmp_path / "late.py").write_text(
+        "import concurrent.futures, pathlib, time\n"
+        "pool = concurrent.futures.ThreadPoolExecutor()\n"
+        "def later(place):\n"
+        "    time.sleep(0.3)\n"
+        "    place.write_text('written')\n"
+        "def train(config, record, *, folder, **options):\n"
+        "    import engine\n"
+        "    print('said', end='')\n"
+        "    pool.submit(later, pathlib.Path(__file__).with_name('later'))\n"
+        "    return engine.Outcome('done')\n"
+    )
+    with Store(path) as store:
+        store.add("a", {}, kind="vision")
+        (tmp_path / "queue.json").write_text(Queue(store, [_run("a")]).to_json(1))
+    command = [sys.executable, "-m", "decaylab.runs.worker", "--store", str(path), "--target", "late:train"]
+    places = os.pathsep.join([str(tmp_path), str(Path(__file__).parent)])
+    variables = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | {"PYTHONPATH": places}
+    command += ["--queue", str(tmp_path / "queue.json")]
+    ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
+    assert ended.stdout == "said"
+    assert (tmp_path / "later").read_text() == "written"
 
 
 def test_a_run_of_a_dead_launch_is_waited_for_and_taken_over(path, capsys):

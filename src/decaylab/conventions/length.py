@@ -48,7 +48,7 @@ def run_size(
     steps x batch_size = epochs x dataset_size = tokens / seq_len, as far as they are known.
 
     A missing seq_len is the quotient where that is whole, else the power of two within 0.5 % or the rounding of
-    ``tokens`` (2 % at most), else the nearest whole number.
+    ``tokens`` (2 % at most), else the nearest whole number within 2 %.
 
     Args:
         steps: Updates.
@@ -94,7 +94,7 @@ def run_size(
     # The last batch of an epoch may be smaller, so epochs x examples is the better count where it is known.
     best = by_epochs or by_steps
     if tokens is not None and seq_len is None and best is not None:
-        seq_len = _seq_len(best, tokens, max(_TOLERANCE, min(tokens_rounding, _NEAR)))
+        seq_len = _seq_len(best, tokens, tokens_rounding)
         inferred.append(f"{seq_len:,} tokens a sequence")
     elif tokens is not None and seq_len is not None and best is not None:
         # One step more or less is no contradiction: a run ends where a batch ends. Without a batch size it is not known
@@ -108,10 +108,8 @@ def run_size(
             epochs = by_steps.count / dataset_size
         elif tokens is not None and seq_len is not None:
             epochs = tokens / seq_len / dataset_size
-    if seq_len is not None and by_steps is not None and steps_given:
-        tokens = round(by_steps.count * seq_len)  # what the run really sees, where 3.26B was a rounded number
-    elif seq_len is not None and best is not None and tokens is None:
-        tokens = round(best.count * seq_len)
+    if seq_len is not None and best is not None and (steps_given or tokens is None):
+        tokens = round(best.count * seq_len)  # what the run really sees, where 3.26B was a rounded number
     return RunSize(
         steps=steps,
         batch_size=batch_size,
@@ -184,7 +182,8 @@ def _check_enough(steps: int, by_epochs: _Sequences | None, tokens: int | None, 
             raise DecaylabError(f"{words} are less than one for each of {steps:,} steps: check --steps")
 
 
-def _seq_len(sequences: _Sequences, tokens: int, tolerance: float) -> int:
+def _seq_len(sequences: _Sequences, tokens: int, rounding: float) -> int:
+    tolerance = max(_TOLERANCE, min(rounding, _NEAR))
     exact = tokens / sequences.count
     if exact < 1 - tolerance:
         raise DecaylabError(

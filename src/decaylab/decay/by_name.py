@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -55,24 +56,32 @@ def build(name: str, weight_decay: float | None = None, **options: Any) -> Rule:
     cls = entry.load()
     hints = get_type_hints(cls)
     for key, value in options.items():
-        if not _fits(value, hints[key]):
+        options[key] = _taken(value, hints[key])
+        if options[key] is _UNFIT:
             raise DecaylabError(f"{key} of the decay rule {name} must be {_in_words(hints[key])}, not {value!r}")
     rule: Rule = cls(**options)
     return rule
 
 
+_UNFIT = object()
 _WORDS = {bool: "True or False", int: "a whole number", float: "a number", DecaySchedule: "a decay schedule"}
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a field's type; a name of the right kind fits, whether it is known says the rule itself."""
+def _taken(value: Any, hint: Any) -> Any:
+    """Return a value as a field's type has it, numbers as Python's own; `_UNFIT` where it is of another.
+
+    A name fits where names are wanted; whether it is a known one says the rule itself.
+    """
     if get_origin(hint) in (Union, UnionType):
-        return any(_fits(value, choice) for choice in get_args(hint))
+        return next((found for c in get_args(hint) if (found := _taken(value, c)) is not _UNFIT), _UNFIT)
     if get_origin(hint) is Literal:
-        return isinstance(value, str)
-    if hint in (int, float):
-        return isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
-    return isinstance(value, hint)
+        return value if isinstance(value, str) else _UNFIT
+    if hint not in (int, float):
+        return value if isinstance(value, hint) else _UNFIT
+    if type(value) is bool or not isinstance(value, Real):
+        return _UNFIT
+    number = float(value)
+    return number if hint is float else int(number) if number.is_integer() else _UNFIT
 
 
 def _in_words(hint: Any) -> str:

@@ -47,12 +47,12 @@ class Checkpoint:
     Args:
         members: The rule's parameters and what it keeps.
         slot: A name that no other rule of the optimizer has.
-        settle: Undoes what a step that was left by an exception has not undone.
+        give_back: Undoes what a step that was left by an exception has not undone.
     """
 
-    def __init__(self, members: Members, slot: str, settle: Callable[[], None]) -> None:
+    def __init__(self, members: Members, slot: str, give_back: Callable[[], None]) -> None:
         self._members, self._prefix = members, f"{PREFIX}{slot}/"
-        self._undo = settle
+        self._give_back = give_back
 
     def register(self, optimizer: Optimizer) -> list[Any]:
         """Hook into ``state_dict`` and ``load_state_dict``; returns the removable hooks."""
@@ -64,7 +64,8 @@ class Checkpoint:
         ]
 
     def _settle(self, optimizer: Optimizer) -> None:
-        self._undo()  # a step that was left by an exception must not leave its decay in the file
+        self._give_back()  # a step that was left by an exception must not leave its decay in the file
+        self._members.look()
 
     def _save(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         members = self._members

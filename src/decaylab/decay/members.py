@@ -64,12 +64,16 @@ class Members:
         chosen = group.get("decay", True) if self._given is None else param in self._given
         return bool(chosen) and self.rule.takes(param)
 
-    def step(self) -> Step:
-        """Sort the parameters into the parts of a step; those that are new are checked and shown to the rule first."""
-        groups = self._optimizer.param_groups
-        members = [self._covered(index, group) for index, group in enumerate(groups)]
+    def look(self) -> list[list[Tensor]]:
+        """Return the parameters of each group; those that are new are checked and shown to the rule first."""
+        members = [self._covered(index, group) for index, group in enumerate(self._optimizer.param_groups)]
         if self._changed:
             self._meet()
+        return members
+
+    def step(self) -> Step:
+        """Sort the parameters into the parts of a step."""
+        groups, members = self._optimizer.param_groups, self.look()
         parts: list[Part] = []
         absent: list[Tensor] = []
         for index, (group, covered) in enumerate(zip(groups, members, strict=True)):

@@ -39,7 +39,8 @@ class Scheduled(ShrinkRule):
     def check(self, optimizer: Optimizer, part: Part) -> None:
         """Refuse optimizers that are neither of Adam's family nor SGD."""
         name, group = type(optimizer).__name__, part.group
-        adams = "betas" in group and "adam" in name.lower() and not isinstance(optimizer, torch.optim.Adamax)
+        known = isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)) or "adam" in name.lower()
+        adams = "betas" in group and known and not isinstance(optimizer, torch.optim.Adamax)
         if not (adams or is_sgd(group)):
             raise DecaylabError(f"Scheduled is defined for Adam's family and for SGD, not for {name}: use Decoupled")
         if not adams:

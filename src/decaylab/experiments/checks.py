@@ -177,7 +177,9 @@ def crosses(
                     without.append(seed)
         note = _note(results, this, than)
         if without:
-            note = "; ".join(filter(None, (note, f"the curves do not cross for seeds {', '.join(map(str, without))}")))
+            lost = any(results.diverged(first[seed]) for seed in without)
+            how = "do not cross, or the first one diverged," if lost else "do not cross"
+            note = "; ".join(filter(None, (note, f"the curves {how} for seeds {', '.join(map(str, without))}")))
         name = f"where {key} with {phrase(own)} falls below {phrase(others)}"
         comparison = statistics.mean_comparison(points, region, name=name, unit="% of training", note=note)
         comparison = replace(comparison, context=shared)

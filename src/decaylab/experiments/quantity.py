@@ -135,7 +135,7 @@ def lowest(key: str, *, name: str | None = None, unit: str | None = None, scale:
     def read(curve: Curve) -> float:
         return min(filter(math.isfinite, curve.values), default=math.nan)
 
-    return _reading(key, f"lowest {name or key}", unit, scale, None, read, until=0.0)
+    return _reading(key, f"lowest {name or key}", unit, scale, None, read, until=-1.0)
 
 
 def slope_over(
@@ -177,13 +177,16 @@ def _reading(
     *,
     until: float,
 ) -> Quantity:
-    """Read a curve that a run has to have come through up to a fraction of training."""
+    """Read a curve; a run that diverged has to have come beyond a fraction of training for that.
+
+    A run that diverges at a step has no evaluation of that step any more.
+    """
     own_scale, own_unit, own_diverged = _CONVENTIONS.get(key.rsplit("/", 1)[-1], (1.0, "", None))
     factor = own_scale if scale is None else scale
     lost = own_diverged if diverged is None else diverged
 
     def read(results: Results, run: str) -> float:
-        if results.diverged(run) and results.reached(run) < until - 1e-9:
+        if results.diverged(run) and results.reached(run) <= until + 1e-9:
             return math.nan if lost is None else Lost(lost)
         return factor * reduce(results.curve(run, key))
 
@@ -191,15 +194,18 @@ def _reading(
 
 
 def _minus(a: float, b: float) -> float:
-    if isinstance(a, Lost) and isinstance(b, Lost):
-        return math.nan
-    return 0.0 if a == b else a - b
+    return _joined(a, b, 0.0 if a == b else a - b)
 
 
 def _over(a: float, b: float) -> float:
+    return _joined(a, b, a / b if b else math.nan)
+
+
+def _joined(a: float, b: float, found: float) -> float:
+    """What two numbers make is lost with one of them, and nothing with both."""
     if isinstance(a, Lost) and isinstance(b, Lost):
         return math.nan
-    return a / b if b else math.nan
+    return Lost(found) if isinstance(a, Lost) or isinstance(b, Lost) else found
 
 
 def _difference_unit(unit: str) -> str:

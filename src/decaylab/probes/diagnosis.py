@@ -177,7 +177,7 @@ def _before_annealing(records: Sequence[dict[str, float]]) -> Sequence[dict[str,
 
 def _verdict(state: RoleState, records: Sequence[dict[str, float]]) -> Verdict:
     if math.isnan(state.passed):
-        decays = any(key.startswith("update/decay_share") for key in records[-1])
+        decays = any(key.startswith("update/decay_share") for record in records for key in record)
         if decays:
             return "unknown rate"
         still = not any("gradients/norm" in record or record.get("update/norm", 1.0) > 0 for record in records)

@@ -26,7 +26,8 @@ class EffectiveLearningRate:
     Each also by role (``effective_lr/matrix``, ``effective_lr/adaptive/matrix``, ...). ``|w|`` is the norm of all
     parameters in question together. Where groups differ in ``a_i = lr_i / (1 - lr_i wd_i)``, the total is
     ``sqrt(sum a_i^2 |w_i|^2) / |w|^2``, each rate weighted by the norm it acts on; it is ``a / |w|`` where they agree.
-    Weights that no optimizer moves are left out. The weights are those after the step, ``lr`` that of the step.
+    Weights that no optimizer holds are left out, and NaN by themselves. The weights are those after the step, ``lr``
+    that of the step.
 
     Units: update per weight; ``plain`` per squared weight. 0 at steps whose learning rate is 0, such as the first of a
     warm-up; infinite or NaN for weights that are all zero.
@@ -43,15 +44,17 @@ class EffectiveLearningRate:
         moved = (rates.lr != 0).to(context.weight_norms.dtype)
         squares = context.weight_norms.square() * moved
         directional = rates.lr / (1 - rates.decay.nan_to_num(0.0) - rates.lr * rates.coupled)
-        columns = [squares, squares * rates.lr.square(), squares * directional.square(), moved]
+        held = torch.tensor(rates.held).to(moved)
+        columns = [squares, squares * rates.lr.square(), squares * directional.square(), moved, held]
         sums = context.sums(torch.stack(columns, dim=1))
-        total, weighted, directed, movers = sums.values.unbind(dim=1)
+        total, weighted, directed, movers, holders = sums.values.unbind(dim=1)
         found = {
             "effective_lr": directed.sqrt() / total,
             "effective_lr/adaptive": weighted.sqrt() / total,
             "effective_lr/plain": (weighted / total).sqrt() / total,  # the rate where all agree, over the squared norm
         }
-        named = [sums.named(key, torch.where(movers > 0, value, 0.0)) for key, value in found.items()]
+        still = torch.where(holders > 0, 0.0, torch.nan)
+        named = [sums.named(key, torch.where(movers > 0, value, still)) for key, value in found.items()]
         return {key: value for part in named for key, value in part.items()}
 
 

@@ -90,7 +90,7 @@ class Elapsed:
     def state_dict(self) -> dict[str, Any]:
         """What must survive an interruption."""
         missed = {self._names[i]: {key: float(x) for key, x in sums.items()} for i, sums in self.missed().items()}
-        never = [self._names[i] for i in sorted(self._never or ())]
+        never = None if self._never is None else [self._names[i] for i in sorted(self._never)]
         return {"passed": {key: float(x) for key, x in self._sums.items()}, "missed": missed, "never": never}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -99,6 +99,6 @@ class Elapsed:
         self._sums = {key: float(x) for key, x in state["passed"].items()}
         missed: Mapping[str, Mapping[str, float]] = state.get("missed", {})
         self._missed = {place[name]: dict(sums) for name, sums in missed.items() if name in place}
-        never: Sequence[str] | None = state.get("never", []) if self._sums else None
+        never: Sequence[str] | None = state.get("never", [] if self._sums else None)
         self._never = None if never is None else {place[name] for name in never if name in place}
         self._absent, self._since = [], {}

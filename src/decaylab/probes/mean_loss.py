@@ -143,9 +143,9 @@ def _compare_criterion(made: Objective, groups: Sequence[Tensor], outputs: Tenso
 
 
 def _slope(made: Objective, outputs: Tensor, index: Tensor) -> Tensor | None:
-    leaf = outputs.clone().requires_grad_()
+    leaf = outputs.detach().requires_grad_()
     with torch.enable_grad():
-        loss = made.loss_at(leaf, made.take(index))
+        loss = made.loss_at(leaf.clone(), made.take(index))  # a copy, that the loss may overwrite
         slope = torch.autograd.grad(loss, leaf, allow_unused=True)[0] if loss.requires_grad else None
     return slope
 

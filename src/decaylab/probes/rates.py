@@ -51,6 +51,7 @@ class Rates:
         sharing: Whether the parts of its update that are decay and that are not can be told apart. Not where this step
             did not move it.
         predictable: Whether its rotation in equilibrium is known, and this step moved it.
+        held: Whether the optimizer holds it.
     """
 
     lr: Tensor
@@ -62,6 +63,7 @@ class Rates:
     decaying: tuple[bool, ...]
     sharing: tuple[bool, ...]
     predictable: tuple[bool, ...]
+    held: tuple[bool, ...]
 
 
 def inner_optimizer(optimizer: Any) -> Optimizer:
@@ -135,11 +137,11 @@ def spread(
         own = i if i in missed and chosen else None
         at.append(kinds.setdefault((group, chosen, own), len(kinds)))
     rows: list[tuple[Scalar, ...]] = []
-    flags: list[tuple[bool, bool, bool]] = []
+    flags: list[tuple[bool, bool, bool, bool]] = []
     for group, chosen, own in kinds:
         if group < 0:
             rows.append((0.0, 0.0, 0.0, 0.0, 0.0, _NAN))
-            flags.append((False, False, False))
+            flags.append((False, False, False, False))
             continue
         acting, ratio = [groups[group].decays[k] for k in chosen], groups[group].rotation_ratio
         decay = sum((d.decay for d in acting), 0.0)
@@ -154,14 +156,15 @@ def spread(
                 has_moved and (_positive(shrink) or (_positive(so_far) and not _is_nan(shrink))),
                 moved and (_positive(decay) or _positive(coupled)) and not _is_nan(decay),
                 moved and _positive(shrink) and not math.isnan(ratio),
+                True,
             )
         )
     where = torch.tensor(at, device=device)
     lr, decay_, coupled_, shrink_, so_far_, ratio_ = (
         _column(column, device, dtype)[where] for column in zip(*rows, strict=True)
     )
-    decaying, sharing, predictable = zip(*(flags[i] for i in at), strict=True)
-    return Rates(lr, decay_, coupled_, shrink_, so_far_, ratio_, decaying, sharing, predictable)
+    decaying, sharing, predictable, held = zip(*(flags[i] for i in at), strict=True)
+    return Rates(lr, decay_, coupled_, shrink_, so_far_, ratio_, decaying, sharing, predictable, held)
 
 
 def _positive(x: Scalar) -> bool:

@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from decaylab.errors import DecaylabError
 from decaylab.runs import environment
@@ -199,7 +199,7 @@ def _load(target: str) -> tuple[Callable[..., Outcome], Any]:
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Look for no garbage inside the block, and never among what was made in it.
+    """Look for no garbage inside the block, and never again among what is there at its end.
 
     What torch's modules make stays, and to go through all of it takes a tenth of a second each time.
     """
@@ -235,8 +235,15 @@ def _listen(worker: Worker, lifeline: bool) -> None:
         threading.Thread(target=wait_for_the_end, name="lifeline", daemon=True).start()
 
 
-if __name__ == "__main__":
-    code = main()
+def _leave(code: int) -> NoReturn:
+    """End the process without taking torch's modules apart, which would take most of a second."""
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        sys.exit(code)  # a custom engine's threads are still at work
     atexit._run_exitfuncs()
+    sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # all is written, and taking torch's modules apart would take most of a second
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    _leave(main())
