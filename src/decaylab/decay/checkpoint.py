@@ -18,8 +18,6 @@ from torch.optim import Optimizer
 from decaylab.decay.members import Members
 
 PREFIX = "decaylab/"
-
-
 _LACKS = "this optimizer state holds nothing of the attached rule"
 
 
@@ -30,15 +28,16 @@ def load_without_rules(state_dict: dict[str, Any], load: Callable[[dict[str, Any
         state_dict: What an optimizer's ``state_dict`` gave.
         load: Loads it, such as the ``load_state_dict`` of another optimizer.
     """
-    states = {number: _without_rules(entry) for number, entry in state_dict["state"].items()}
-    groups = [_without_rules(group) for group in state_dict["param_groups"]]
+    states = {number: _without(entry, PREFIX) for number, entry in state_dict["state"].items()}
+    groups = [_without(group, PREFIX) for group in state_dict["param_groups"]]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=_LACKS)
         load({**state_dict, "state": {n: entry for n, entry in states.items() if entry}, "param_groups": groups})
 
 
-def _without_rules(entry: Any) -> Any:
-    return {k: v for k, v in entry.items() if not str(k).startswith(PREFIX)} if isinstance(entry, dict) else entry
+def _without(entry: Any, prefix: str) -> Any:
+    """Leave out the keys with a prefix; an entry may be something else than a dictionary."""
+    return {k: v for k, v in entry.items() if not str(k).startswith(prefix)} if isinstance(entry, dict) else entry
 
 
 class Checkpoint:
@@ -92,7 +91,7 @@ class Checkpoint:
         groups = []
         for index, (live, packed) in enumerate(zip(optimizer.param_groups, state_dict["param_groups"], strict=False)):
             own = {k.removeprefix(self._prefix): v for k, v in packed.items() if k.startswith(self._prefix)}
-            groups.append({k: v for k, v in packed.items() if not k.startswith(self._prefix)})
+            groups.append(_without(packed, self._prefix))
             if own:
                 found = True
                 members.steps = int(own.pop("steps"))
@@ -111,7 +110,7 @@ class Checkpoint:
         entry = states.get(number)
         if not isinstance(entry, dict) or not any(str(key).startswith(self._prefix) for key in entry):
             return
-        rest = {key: value for key, value in entry.items() if not str(key).startswith(self._prefix)}
+        rest = _without(entry, self._prefix)
         if rest:
             states[number] = rest
         else:

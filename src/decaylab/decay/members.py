@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from decaylab.decay import sharding
 from decaylab.decay.native import Loan
+from decaylab.decay.norms import by_kind
 from decaylab.decay.rule import Part, Rule, Step
 from decaylab.errors import DecaylabError
 
@@ -82,7 +83,7 @@ class Members:
                 absent += [p for p in covered if p.grad is None]
             if present:
                 self._refuse_own_decay(index, group)
-            kinds = _by_kind(present)
+            kinds = by_kind(present)
             for params in kinds:
                 part = self.part(index, group)
                 part.params = params
@@ -177,13 +178,3 @@ class Members:
                 f"the rule max_lr"
             )
         return peak or math.inf
-
-
-def _by_kind(params: list[Tensor]) -> list[list[Tensor]]:
-    """Divide parameters into those that share device and dtype."""
-    if len({(p.device, p.dtype) for p in params}) == 1:
-        return [params]
-    kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for p in params:
-        kinds.setdefault((p.device, p.dtype), []).append(p)
-    return list(kinds.values())

@@ -27,8 +27,10 @@ def exact(values: Tensor) -> Tensor:
     return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
-def by_kind(params: Iterable[Tensor]) -> list[list[Tensor]]:
+def by_kind(params: list[Tensor]) -> list[list[Tensor]]:
     """Split parameters into lists of one device and dtype, which foreach needs."""
+    if len({(p.device, p.dtype) for p in params}) == 1:  # nearly always, and asked at every step
+        return [params]
     kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for p in params:
         kinds.setdefault((p.device, p.dtype), []).append(p)

@@ -199,7 +199,7 @@ class Results:
         return self._status[run] == "diverged"
 
     def reached(self, run: str) -> float:
-        """The fraction of its steps that a run has done."""
+        """The fraction of its steps that a run has done; all of them for one that is done."""
         if self._status[run] == "done":
             return 1.0
         return self._step[run] / self._total[run] if self._total[run] > 0 else 0.0
@@ -224,10 +224,7 @@ class Results:
         return {r: v / s for r, s, v in zip(last["run"], last["step"], last["value"], strict=True)}
 
     def _reached(self, runs: pd.Series[Any]) -> pd.Series[Any]:
-        """The fraction that each run has come to; all of it for one that is done."""
-        total = self.runs["total_steps"].where(self.runs["total_steps"] > 0, math.inf)
-        share = (self.runs["step"] / total).where(self.runs["status"] != "done", 1.0)
-        return runs.map(share).astype(float)
+        return runs.map({run: self.reached(run) for run in self._status}).astype(float)
 
 
 _STATE = ("status", "reason", "step", "total_steps")
