@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from decaylab.experiments.resnets import DECAYED, fine_tuned_copies, trained
-from decaylab.experiments.spec import RunSpec
-from decaylab.runs.launch import launch
-from decaylab.runs.queue import Run
-from decaylab.runs.store import Store
+from decaylab.experiments.run_spec import RunSpec
+from decaylab.launch.backends.local import launch
+from decaylab.launch.scheduler import Run
+from decaylab.store.store import Store
+from decaylab.studies.why_weight_decay.recipes_resnet import DECAYED, fine_tuned_copies, trained
 
 
 def family(copies: int, epochs: int) -> tuple[list[RunSpec], list[RunSpec]]:

@@ -27,8 +27,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from decaylab.curvature import Estimate, hessian_trace
 from decaylab.models import preact_resnet
-from decaylab.probes import Estimate, hessian_trace
 
 AIM = 0.01
 

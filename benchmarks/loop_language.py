@@ -37,9 +37,10 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from decaylab.config.schema import Evaluation, LanguageData, LanguageModel, LanguageRun, Optimizer, Probes
+
 # Nothing here imports torch in the parent: its memory at the start of a child would count as the child's.
 from decaylab.schedules import Schedule
-from decaylab.train.config import Evaluation, LanguageData, LanguageModel, LanguageRun, Optimizer, Probes
 
 TOKENS_A_STEP = 16 * 256
 PROBES_EVERY = 20
@@ -66,9 +67,9 @@ Measured = tuple[list[float], float]
 
 def steps_of(name: str, steps: int) -> list[float]:
     """Train with our loop and return the seconds between the ends of its steps; the first step has none."""
-    from decaylab.runs.allocator import keep_freed_memory
-    from decaylab.train import loop
-    from decaylab.train.agenda import Agenda
+    from decaylab.launch.malloc import keep_freed_memory
+    from decaylab.train import fit as loop
+    from decaylab.train.cadence import Agenda
 
     if name != GIVEN_BACK:
         keep_freed_memory()  # as workers do
@@ -89,9 +90,9 @@ def blocks_with_and_without_probes(blocks: int) -> list[list[float]]:
 
     Both report their mean loss once a block, so the probes alone are the difference.
     """
-    from decaylab.runs.allocator import keep_freed_memory
+    from decaylab.launch.malloc import keep_freed_memory
     from decaylab.train.distributed import Processes
-    from decaylab.train.training import Training
+    from decaylab.train.trainer import Training
 
     keep_freed_memory()
     trainings = []

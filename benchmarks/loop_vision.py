@@ -24,10 +24,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from decaylab.runs.launch import launch
-from decaylab.runs.queue import Run
-from decaylab.schedules import Schedule
-from decaylab.train.config import (
+from decaylab.config.schema import (
     Decay,
     Evaluation,
     Optimizer,
@@ -36,6 +33,9 @@ from decaylab.train.config import (
     VisionModel,
     VisionRun,
 )
+from decaylab.launch.backends.local import launch
+from decaylab.launch.scheduler import Run
+from decaylab.schedules import Schedule
 
 EPOCHS, TRAIN_SIZE, BESIDE = 200, 256, 4
 RUN = VisionRun(
@@ -99,7 +99,7 @@ def ours(num_runs: int) -> float:
     """Train runs side by side with our loop, one thread; returns the seconds a run, without imports and data."""
     import torch
 
-    from decaylab.train.loop import Job, fit_side_by_side
+    from decaylab.train.fit import Job, fit_side_by_side
 
     torch.set_num_threads(1)
     jobs = [Job(config=replace(RUN, seed=seed), record=lambda record: None) for seed in range(num_runs)]

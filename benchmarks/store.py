@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from decaylab.runs.store import Store
+from decaylab.store.store import Store
 
 NUM_KEYS = 20
 NUM_RUNS = 10
@@ -96,7 +96,7 @@ WRITER = """
 import sys, time
 sys.path.insert(0, {folder!r})
 import store as benchmark
-from decaylab.runs.store import Store
+from decaylab.store.store import Store
 run, points = sys.argv[2], int(sys.argv[3])
 database = Store(sys.argv[1])
 database.add(run, {{}}, kind="vision")

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import tyro
 
-from decaylab.experiments import fig3
-from decaylab.experiments.resnets import DECAYED, fine_tuned_copies, trained
+from decaylab.config.schema import Decay, Evaluation, VisionData, VisionModel
 from decaylab.experiments.results import Results
+from decaylab.launch.backends.local import launch
+from decaylab.launch.scheduler import Run
 from decaylab.report import build
-from decaylab.runs.launch import launch
-from decaylab.runs.queue import Run
-from decaylab.runs.store import Store
-from decaylab.train.config import Decay, Evaluation, VisionData, VisionModel
+from decaylab.store.store import Store
+from decaylab.studies.why_weight_decay import fig3
+from decaylab.studies.why_weight_decay.recipes_resnet import DECAYED, fine_tuned_copies, trained
 
 SEEDS = (100, 101, 102)
 _MINI = DECAYED["mini"]

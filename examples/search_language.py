@@ -15,15 +15,15 @@ from typing import Literal
 import pandas as pd
 import tyro
 
-from decaylab.experiments import fig7
-from decaylab.experiments.gpt2 import BRANCH_NORMALISED, trained_only
+from decaylab.config.schema import Divergence, Optimizer
 from decaylab.experiments.grid import grid
-from decaylab.experiments.spec import RunSpec
-from decaylab.runs.launch import launch
-from decaylab.runs.queue import Run
-from decaylab.runs.rows import RunRow
-from decaylab.runs.store import Store
-from decaylab.train.config import Divergence, Optimizer
+from decaylab.experiments.run_spec import RunSpec
+from decaylab.launch.backends.local import launch
+from decaylab.launch.scheduler import Run
+from decaylab.store.records import RunRow
+from decaylab.store.store import Store
+from decaylab.studies.why_weight_decay import fig7
+from decaylab.studies.why_weight_decay.recipes_gpt2 import BRANCH_NORMALISED, trained_only
 
 SMALL = trained_only(BRANCH_NORMALISED)
 DIGITS = "%.4g"

@@ -6,7 +6,7 @@ import csv
 from collections import Counter
 from pathlib import Path
 
-from decaylab import experiments
+from decaylab import studies
 
 VERDICTS = Path(__file__).with_name("mini") / "verdicts.csv"
 WORDS = {"holds": "hold", "fails": "fail", "undecided": "undecided", "not testable at this budget": "not testable"}
@@ -17,8 +17,8 @@ def rows() -> list[str]:
     with VERDICTS.open(newline="") as file:
         verdicts = {(row["experiment"], row["claim"]): row["verdict"] for row in csv.DictReader(file)}
     lines = ["| id | paper | what is shown | runs at `mini` | claims at `mini` |", "| --- | --- | --- | --- | --- |"]
-    for identity in experiments.all_ids():
-        experiment = experiments.get(identity)
+    for identity in studies.all_ids():
+        experiment = studies.get(identity)
         counts = Counter(verdict for (name, _), verdict in verdicts.items() if name == identity)
         claims = ", ".join(f"{counts[name]} {word}" for name, word in WORDS.items() if counts[name]) or "not run yet"
         number = len(experiment.runs("mini")) if "mini" in experiment.budgets else 0

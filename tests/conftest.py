@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from tests.support.databases import postgresql_database, postgresql_server, store, url  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

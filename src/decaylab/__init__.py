@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "attach": "decaylab.decay",
-    "watch": "decaylab.probes",
+    "watch": "decaylab.monitor",
     "roles": "decaylab.params",
     "decay_groups": "decaylab.params",
     "audit": "decaylab.params",

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from decaylab import experiments
+from decaylab import studies
 from decaylab.cli import main
-from decaylab.runs.store import Store
-from decaylab.train.config import from_dict, run_id, to_dict
+from decaylab.config.identity import from_dict, run_id, to_dict
+from decaylab.store.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def small_store(tmp_path_factory):
     """A store in which every smoke run of fig1 has ended, with a record at its beginning and its end."""
     path = tmp_path_factory.mktemp("store") / "runs.db"
     with Store(path) as store:
-        for spec in experiments.get("fig1").runs("smoke"):
+        for spec in studies.get("fig1").runs("smoke"):
             store.add(spec.id, to_dict(spec.config), kind="vision")
             assert store.lease(spec.id, "tester", environment={"python": "3.11.0"})
             with store.writer(spec.id) as writer:
@@ -31,13 +31,13 @@ def small_store(tmp_path_factory):
 def test_list_without_a_store(capsys):
     assert main(["list"]) == 0
     shown = capsys.readouterr().out
-    assert all(f"\n {name} " in shown for name in experiments.all_ids())
+    assert all(f"\n {name} " in shown for name in studies.all_ids())
 
 
 def test_list_counts_finished_runs(small_store, capsys):
     assert main(["list", "--json", "--store", str(small_store)]) == 0
     listed = {e["id"]: e for e in json.loads(capsys.readouterr().out)}
-    runs = len(experiments.get("fig1").runs("smoke"))
+    runs = len(studies.get("fig1").runs("smoke"))
     assert listed["fig1"]["budgets"]["smoke"] == {"runs": runs, "finished": runs, "diverged": 0}
     assert listed["fig1"]["budgets"]["paper"]["finished"] == 0
     assert listed["fig1"]["paper"] == "Fig. 1"
@@ -61,19 +61,19 @@ def test_list_and_help_load_neither_torch_nor_pandas(small_store):
 def test_show_has_every_setting_of_every_run(capsys):
     assert main(["show", "fig1", "--budget", "paper", "--json", "--seeds", "2"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    planned = experiments.get("fig1").runs("paper", 2)
+    planned = studies.get("fig1").runs("paper", 2)
     assert [run["id"] for run in shown["runs"]] == [spec.id for spec in planned]
     assert run_id(from_dict(shown["runs"][0]["config"])) == planned[0].id
     assert shown["runs"][0]["config"]["model"]["architecture"] == "vgg16"
-    assert {c["id"] for c in shown["claims"]} == {c.id for c in experiments.get("fig1").claims}
+    assert {c["id"] for c in shown["claims"]} == {c.id for c in studies.get("fig1").claims}
     assert all(c["rule"] for c in shown["claims"])
 
 
-@pytest.mark.parametrize("name", experiments.all_ids())
+@pytest.mark.parametrize("name", studies.all_ids())
 def test_show_is_readable(name, capsys):
     assert main(["show", name]) == 0
     shown = capsys.readouterr().out
-    assert experiments.get(name).title in shown and "recipe" in shown
+    assert studies.get(name).title in shown and "recipe" in shown
 
 
 def test_unknown_names_are_one_clear_line(capsys):

@@ -8,9 +8,10 @@ import sys
 import pytest
 
 from decaylab.cli import COMMANDS, main
-from decaylab.runs.launch_report import LaunchReport
-from decaylab.runs.store import Store
-from decaylab.train.config import LanguageRun, run_id, to_dict
+from decaylab.config.identity import run_id, to_dict
+from decaylab.config.schema import LanguageRun
+from decaylab.launch.report import LaunchReport
+from decaylab.store.store import Store
 
 
 def _python(code):

@@ -7,11 +7,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from decaylab.cli import main
+from decaylab.config.identity import run_id, to_dict
+from decaylab.config.schema import Decay, Optimizer, VisionData, VisionModel, VisionRun
 from decaylab.probes import PROBES, measure
-from decaylab.runs.store import Store
-from decaylab.train import checkpoint
+from decaylab.store.store import Store
 from decaylab.train.build import stepper
-from decaylab.train.config import Decay, Optimizer, VisionData, VisionModel, VisionRun, run_id, to_dict
+from decaylab.train.checkpoints import files as checkpoint
 from decaylab.train.distributed import Processes
 from decaylab.train.tasks import build_task
 

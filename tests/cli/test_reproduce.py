@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from decaylab import experiments
+from decaylab import studies
 from decaylab.cli import main
-from decaylab.runs.store import Store
+from decaylab.store.store import Store
 
 
 @pytest.mark.slow
@@ -18,10 +18,10 @@ def test_every_experiment_runs_and_the_second_time_nothing_is_trained(tmp_path, 
     first = capsys.readouterr()
     assert first.out.strip() == str((out / "index.html").resolve())
     verdicts = json.loads((out / "verdicts.json").read_text())
-    assert {v["experiment"] for v in verdicts} == {i for i in experiments.all_ids() if experiments.get(i).claims}
+    assert {v["experiment"] for v in verdicts} == {i for i in studies.all_ids() if studies.get(i).claims}
     assert {v["verdict"] for v in verdicts} == {"not testable at this budget"}
-    for identity in experiments.all_ids():
-        for chart in experiments.get(identity).charts:
+    for identity in studies.all_ids():
+        for chart in studies.get(identity).charts:
             assert (out / "charts" / f"{identity}-{chart.id}.csv").stat().st_size > 0
     with Store(store) as database:
         before = {row.id: (row.status, row.ended) for row in database.rows()}

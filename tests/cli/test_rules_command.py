@@ -3,8 +3,8 @@
 import json
 
 from decaylab.cli import main
-from decaylab.decay.page import page
-from decaylab.decay.table import TABLE
+from decaylab.decay.docs_page import page
+from decaylab.decay.registry import TABLE
 
 
 def test_the_overview_names_every_rule(capsys):

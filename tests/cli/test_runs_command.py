@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from decaylab.cli import main
-from decaylab.runs.store import Store
+from decaylab.store.store import Store
 
 
 @pytest.fixture

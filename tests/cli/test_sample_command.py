@@ -5,9 +5,9 @@ import torch
 
 from decaylab.cli import main
 from decaylab.cli.sample import warn_of_lost
+from decaylab.config.schema import LanguageData, LanguageModel, LanguageRun
 from decaylab.models import GPT
-from decaylab.train import checkpoint
-from decaylab.train.config import LanguageData, LanguageModel, LanguageRun
+from decaylab.train.checkpoints import files as checkpoint
 
 
 @pytest.fixture

@@ -4,12 +4,13 @@ import json
 import shutil
 from dataclasses import replace
 
-from tests.train.test_start import PARENT as START
+from tests.train.checkpoints.test_initial_weights import PARENT as START
 
 from decaylab.cli import main
-from decaylab.runs.store import Store
-from decaylab.train.config import InitFrom, LanguageData, run_id, to_dict
-from decaylab.train.loop import fit
+from decaylab.config.identity import run_id, to_dict
+from decaylab.config.schema import InitFrom, LanguageData
+from decaylab.store.store import Store
+from decaylab.train.fit import fit
 
 PARENT = replace(START, data=LanguageData(tokenizer="ascii"), snapshots_every=0, snapshot_optimizer=False)
 
@@ -19,7 +20,7 @@ def _begin(store, config, stop, monkeypatch):
     ticks = iter(range(10**6))
     beats = []
     with monkeypatch.context() as patch:
-        patch.setattr("decaylab.train.agenda.time.monotonic", lambda: float(next(ticks)))  # a beat every step
+        patch.setattr("decaylab.train.cadence.time.monotonic", lambda: float(next(ticks)))  # a beat every step
         fit(
             config,
             lambda record: None,

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from decaylab.cli import main
+from decaylab.config.schema import InitFrom, LanguageRun
+from decaylab.config.validation import check
 from decaylab.schedules import value
-from decaylab.train.config import InitFrom, LanguageRun, check
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
 COMMANDS = re.findall(r"^\$ .*?decaylab (train language .+)$", PAGE, re.MULTILINE)

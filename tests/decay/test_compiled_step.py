@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from rule_cases import CASES, gradients, learning_rates, optimizer, weights
+from tests.support.rule_cases import CASES, gradients, learning_rates, optimizer, weights
 
 from decaylab import decay
 

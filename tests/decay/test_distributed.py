@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 import torch
 import torch.distributed as dist
-from rule_cases import CASES, optimizer
-from tests.processes import start
+from tests.support.processes import start
+from tests.support.rule_cases import CASES, optimizer
 
 from decaylab import decay
 from decaylab.errors import DecaylabError

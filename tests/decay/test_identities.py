@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rule_cases import gradients, train, weights
+from tests.support.rule_cases import gradients, train, weights
 
 from decaylab import decay
 from decaylab.schedules import DecaySchedule

@@ -6,7 +6,7 @@ import io
 
 import pytest
 import torch
-from rule_cases import CASES, LAMBDA, SHAPES, gradients, learning_rates, optimizer, oracle, train, weights
+from tests.support.rule_cases import CASES, LAMBDA, SHAPES, gradients, learning_rates, optimizer, oracle, train, weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from decaylab import decay

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from rule_cases import CASES, weights
+from tests.support.rule_cases import CASES, weights
 
 from decaylab import decay
 from decaylab.errors import DecaylabError

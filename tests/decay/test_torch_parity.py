@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from rule_cases import gradients, train, weights
+from tests.support.rule_cases import gradients, train, weights
 
 from decaylab import decay
 

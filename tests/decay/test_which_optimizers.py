@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from rule_cases import gradients, optimizer, train, weights
+from tests.support.rule_cases import gradients, optimizer, train, weights
 
 from decaylab import decay
 from decaylab.errors import DecaylabError

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from tests.experiments.synthetic import Row, results
+from tests.support.synthetic import Row, results
 
 from decaylab.experiments import checks
 from decaylab.experiments.evidence import Verdict

@@ -5,13 +5,13 @@ import math
 import pandas as pd
 import pytest
 from scipy import stats
-from tests.experiments.synthetic import Row
+from tests.support.synthetic import Row
 
+from decaylab.config.schema import LanguageRun
 from decaylab.experiments.completions import completions
 from decaylab.experiments.grid import grid
 from decaylab.experiments.quantity import final
 from decaylab.experiments.results import Results
-from decaylab.train.config import LanguageRun
 
 LOSSES = {0.0: (2.0, 2.25, 1.75), 0.1: (1.5, math.nan, 1.0), 0.2: (3.0, 3.0, 3.0), 0.3: (9.0, 9.0, 9.0)}
 

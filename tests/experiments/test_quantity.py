@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from tests.experiments.synthetic import Row, results
+from tests.support.synthetic import Row, results
 
 from decaylab.experiments.quantity import at, final, lowest, mean_over, slope_over
 

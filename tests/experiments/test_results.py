@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from tests.experiments.synthetic import Row, results
+from tests.support.synthetic import Row, results
 
 
 def test_a_metric_carries_labels_epochs_and_fractions():

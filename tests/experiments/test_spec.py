@@ -2,16 +2,17 @@ import subprocess
 import sys
 
 import pytest
-from tests.experiments.synthetic import results
+from tests.support.synthetic import results
 
-from decaylab import experiments
+from decaylab import studies
+from decaylab.config.schema import LanguageRun, VisionRun
 from decaylab.errors import DecaylabError
 from decaylab.experiments import checks
 from decaylab.experiments.evidence import Verdict
 from decaylab.experiments.grid import grid
 from decaylab.experiments.quantity import final
-from decaylab.experiments.spec import Chart, Claim, Experiment, RunSpec, Table, with_settings
-from decaylab.train.config import LanguageRun, VisionRun
+from decaylab.experiments.run_spec import RunSpec
+from decaylab.experiments.spec import Chart, Claim, Experiment, Table, with_settings
 
 CLAIM = Claim(
     id="lower",
@@ -111,17 +112,18 @@ def test_axes_that_vary_together_and_names():
 
 def test_the_registry():
     with pytest.raises(DecaylabError, match="unknown experiment 'fig'"):
-        experiments.get("fig")
+        studies.get("fig")
     with pytest.raises(ValueError, match="'fig1' is there twice"):
-        experiments._without_repetition(("fig1", "fig5", "fig1"))
+        studies._by_id("fig1", "fig5", "older.fig1")
 
 
 @pytest.mark.parametrize("budget", ["smoke", "mini", "paper"])
-@pytest.mark.parametrize("name", experiments.all_ids())
+@pytest.mark.parametrize("name", studies.all_ids())
 def test_every_experiment_plans_runs_that_can_be_written_down(name, budget):
-    from decaylab.train.config import check, from_dict, to_dict
+    from decaylab.config.identity import from_dict, to_dict
+    from decaylab.config.validation import check
 
-    found = experiments.get(name)
+    found = studies.get(name)
     if budget not in found.budgets:
         pytest.skip(f"{name} has no {budget} budget")
     for run in found.runs(budget):
@@ -131,8 +133,8 @@ def test_every_experiment_plans_runs_that_can_be_written_down(name, budget):
 
 def test_declarations_load_no_heavy_library():
     code = (
-        "import sys; from decaylab import experiments; [experiments.get(n) for n in experiments.all_ids()]; "
-        "import decaylab.experiments.checks, decaylab.experiments.series, decaylab.experiments.grid; "
+        "import sys; from decaylab import studies; [studies.get(n) for n in studies.all_ids()]; "
+        "import decaylab.experiments.checks, decaylab.experiments.chart_data, decaylab.experiments.grid; "
         "print(sorted({'torch', 'pandas', 'numpy', 'scipy', 'altair'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,14 +4,14 @@ import math
 
 import pandas as pd
 import pytest
-from tests.experiments.synthetic import Row
+from tests.support.synthetic import Row
 
+from decaylab.config.schema import LanguageRun
 from decaylab.experiments.evidence import Verdict
 from decaylab.experiments.grid import grid
 from decaylab.experiments.quantity import final
 from decaylab.experiments.results import Results
 from decaylab.experiments.tuned import tuned_lower
-from decaylab.train.config import LanguageRun
 
 LOSS = final("train/loss")
 CHECK = tuned_lower(LOSS, over="wd", where={"decay": "with"}, than={"decay": "none"})

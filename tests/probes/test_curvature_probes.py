@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from exact_curvature import exact
+from tests.support.exact_curvature import exact
 from torch import nn
 from torch.nn import functional as F
 

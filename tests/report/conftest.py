@@ -1,5 +1,5 @@
 import pytest
-from tests.report.sample import items
+from tests.support.report_sample import items
 
 from decaylab import report
 

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from tests.experiments import synthetic
-from tests.experiments.synthetic import Row
+from tests.support import synthetic
+from tests.support.synthetic import Row
 
 from decaylab.experiments.results import Results
 from decaylab.experiments.spec import Chart

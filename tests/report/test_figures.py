@@ -1,6 +1,6 @@
 import altair as alt
 import pytest
-from tests.report.sample import items
+from tests.support.report_sample import items
 
 from decaylab.report import figures
 from decaylab.report.aggregate import drawn

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
-from tests.report.sample import LANGUAGE, SAID, VISION, language_results
+from tests.support.report_sample import LANGUAGE, SAID, VISION, language_results
 
 from decaylab import report
 

@@ -6,9 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from decaylab.params import roles
-from decaylab.schedules import Schedule
-from decaylab.train.config import (
+from decaylab.config.schema import (
     Decay,
     Evaluation,
     LanguageData,
@@ -17,8 +15,10 @@ from decaylab.train.config import (
     Optimizer,
     Probes,
 )
+from decaylab.params import roles
+from decaylab.schedules import Schedule
 from decaylab.train.distributed import Processes
-from decaylab.train.training import Training
+from decaylab.train.trainer import Training
 
 BASE = LanguageRun(
     model=LanguageModel(num_layers=1, num_heads=2, width=16, context=16, bias=True, tied=False),

@@ -10,15 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.processes import start
+from tests.support.processes import start
 from torch.distributed import TCPStore
 from torch.distributed.fsdp import FSDPModule
 
-from decaylab.errors import DecaylabError
-from decaylab.schedules import Schedule
-from decaylab.train import checkpoint, distributed, loop, run_folder
-from decaylab.train.agenda import Agenda, Order
-from decaylab.train.config import (
+from decaylab.config.schema import (
     Averages,
     Decay,
     Evaluation,
@@ -29,8 +25,15 @@ from decaylab.train.config import (
     Probes,
     VisionRun,
 )
+from decaylab.errors import DecaylabError
+from decaylab.schedules import Schedule
+from decaylab.train import distributed
+from decaylab.train import fit as loop
+from decaylab.train.cadence import Agenda, Order
+from decaylab.train.checkpoints import files as checkpoint
+from decaylab.train.checkpoints import layout as run_folder
 from decaylab.train.distributed import Processes, joined
-from decaylab.train.training import Training
+from decaylab.train.trainer import Training
 
 BASE = LanguageRun(
     model=LanguageModel(num_layers=2, num_heads=2, width=16, context=16),
@@ -99,7 +102,7 @@ def worker(rank, port, folder):
         # One half replicated, the other half sharded; a beat, and so the stop, at the first talk.
         with pytest.MonkeyPatch.context() as patch:
             clock = iter(range(10**6))
-            patch.setattr("decaylab.train.agenda.time.monotonic", lambda: float(next(clock)))
+            patch.setattr("decaylab.train.cadence.time.monotonic", lambda: float(next(clock)))
             half = fit(BASE, processes=replicated, folder=folder / "both", stop_after=3)
         rest = fit(BASE, processes=sharded, folder=folder / "both")
         found["resumed"] = ({**half[0], **rest[0]}, rest[1], rest[2])
@@ -152,7 +155,7 @@ def trio_worker(rank, port, folder):
             beat = lambda step, total, heard=heard: heard.append(step) or len(heard) < 6  # noqa: E731
             with pytest.MonkeyPatch.context() as clock:
                 ticks = iter(range(10**6))
-                clock.setattr("decaylab.train.agenda.time.monotonic", lambda ticks=ticks: float(next(ticks)))
+                clock.setattr("decaylab.train.cadence.time.monotonic", lambda ticks=ticks: float(next(ticks)))
                 first = loop.fit(
                     TRIO, records.append, processes=processes, folder=folder / processes.parallel, heartbeat=beat
                 )
@@ -218,7 +221,7 @@ def test_the_leader_decides_and_talks_about_once_a_second(monkeypatch):
             return numbers
 
     now = [0.0]
-    monkeypatch.setattr("decaylab.train.agenda.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("decaylab.train.cadence.time.monotonic", lambda: now[0])
     agenda = Agenda(Leader(0, 2), lambda step, total: step < 30, 2.0, 0)
     orders = []
     for done in range(1, 51):

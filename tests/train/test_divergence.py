@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from decaylab.train.config import Divergence
+from decaylab.config.schema import Divergence
 from decaylab.train.divergence import DivergenceWatch
 
 

@@ -11,10 +11,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from decaylab import experiments
+from decaylab import studies
+from decaylab.config.identity import run_id
+from decaylab.config.schema import AnyRun
 from decaylab.experiments.spec import BUDGETS, Experiment
 from decaylab.files import data_home
-from decaylab.train.config import AnyRun, run_id
 
 
 def catalogue(
@@ -27,7 +28,7 @@ def catalogue(
         store: A path ending in .db or .sqlite, or a postgresql:// URL. Default: runs.db in the platform's data folder.
         as_json: Print JSON.
     """
-    found = [experiments.get(name) for name in experiments.all_ids()]
+    found = [studies.get(name) for name in studies.all_ids()]
     plans = {(e.id, budget): [spec.config for spec in e.runs(budget)] for e in found for budget in e.budgets}
     status = _status(store, {config for configs in plans.values() for config in configs})
     counts = {key: _count(configs, status) for key, configs in plans.items()}
@@ -58,7 +59,7 @@ def _status(store: str | None, configs: set[AnyRun]) -> dict[AnyRun, str]:
     """Return the status of the runs that a store knows; nothing is made where there is no store yet."""
     if store is None and not (data_home() / "runs.db").exists():
         return {}
-    from decaylab.runs.store import Store
+    from decaylab.store.store import Store
 
     runs = {run_id(config): config for config in configs}
     with Store(store, create=False) as database:

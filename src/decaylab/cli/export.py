@@ -6,8 +6,8 @@ from pathlib import Path
 
 from decaylab.errors import DecaylabError, unknown
 from decaylab.files import atomic_path
-from decaylab.runs.naming import whole_id
-from decaylab.runs.store import Store
+from decaylab.store.run_ids import whole_id
+from decaylab.store.store import Store
 
 
 def export(

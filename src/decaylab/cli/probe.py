@@ -14,8 +14,8 @@ import tyro
 from decaylab.cli.run_folder import run_folder
 from decaylab.cli.target import built
 from decaylab.errors import DecaylabError
-from decaylab.probes.table import PROBES, rows
-from decaylab.runs.device import require_device
+from decaylab.launch.devices import require_device
+from decaylab.probes.registry import PROBES, rows
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -96,7 +96,7 @@ def _device(name: str) -> Any:
 def _loaded(target: str, weights: Path | None, device: str) -> _Subject:
     from torch import nn
 
-    from decaylab.train.checkpoint import load_model_tensors
+    from decaylab.train.checkpoints.files import load_model_tensors
 
     found = built(target)
     if isinstance(found, Mapping):
@@ -140,9 +140,9 @@ def _weights(path: Path) -> dict[str, Tensor]:
 
 def _trained(folder: Path, at: str, points: int, device: str, needs: frozenset[str]) -> _Subject:
     from decaylab.train.build import stepper
-    from decaylab.train.checkpoint import load_config, load_model_tensors, load_state, load_weights
+    from decaylab.train.checkpoints.files import load_config, load_model_tensors, load_state, load_weights
+    from decaylab.train.checkpoints.load_model import newest_weights
     from decaylab.train.distributed import Processes
-    from decaylab.train.finished import newest_weights
     from decaylab.train.tasks import build_task
 
     try:

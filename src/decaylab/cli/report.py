@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from decaylab import experiments
+from decaylab import studies
 from decaylab.errors import DecaylabError
 
 if TYPE_CHECKING:
     from decaylab.experiments.spec import Experiment
-    from decaylab.runs.store import Store
+    from decaylab.store.store import Store
 
 
 def report(
@@ -32,10 +32,10 @@ def report(
         out: Folder for the page and the charts.
         seeds: Use only the first so many seeds of each setting, or more. Default: the experiment's own.
     """
-    chosen = [experiments.get(name) for name in dict.fromkeys(ids or experiments.all_ids())]
+    chosen = [studies.get(name) for name in dict.fromkeys(ids or studies.all_ids())]
     from decaylab.experiments.results import Results
     from decaylab.report import build
-    from decaylab.runs.store import Store
+    from decaylab.store.store import Store
 
     with Store(store, create=False) as database:
         items = []

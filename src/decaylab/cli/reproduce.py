@@ -8,17 +8,17 @@ from typing import Annotated, Literal
 
 import tyro
 
-from decaylab import experiments
+from decaylab import studies
 from decaylab.errors import DecaylabError
 from decaylab.experiments.results import Results
-from decaylab.experiments.spec import RunSpec
+from decaylab.experiments.run_spec import RunSpec
 from decaylab.files import require_folder
-from decaylab.runs.device import require_compiler, require_device
-from decaylab.runs.launch import launch
-from decaylab.runs.launch_report import LaunchReport
-from decaylab.runs.queue import Run
-from decaylab.runs.store import Store
-from decaylab.train.requirements import require_data, require_whole
+from decaylab.launch.backends.local import launch
+from decaylab.launch.devices import require_compiler, require_device
+from decaylab.launch.report import LaunchReport
+from decaylab.launch.scheduler import Run
+from decaylab.store.store import Store
+from decaylab.train.preflight.datasets import require_data, require_whole
 
 INTERRUPTED = 130
 
@@ -50,7 +50,7 @@ def reproduce(
         raise DecaylabError("name at least one experiment, such as fig1; `decaylab list` shows them")
     if workers is not None and workers < 1:
         raise DecaylabError(f"--workers must be at least 1, not {workers}")
-    chosen = [experiments.get(name) for name in (experiments.all_ids() if ids == ("all",) else dict.fromkeys(ids))]
+    chosen = [studies.get(name) for name in (studies.all_ids() if ids == ("all",) else dict.fromkeys(ids))]
     plans = [(experiment, experiment.runs(budget, seeds)) for experiment in chosen]
     runs: dict[str, Run] = {}
     for experiment, plan in plans:

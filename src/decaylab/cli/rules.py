@@ -10,8 +10,8 @@ from typing import Annotated
 
 import tyro
 
-from decaylab.decay.page import page
-from decaylab.decay.table import TABLE, Entry
+from decaylab.decay.docs_page import page
+from decaylab.decay.registry import TABLE, Entry
 from decaylab.errors import DecaylabError, unknown
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from decaylab.errors import DecaylabError
-from decaylab.runs.naming import whole_id
-from decaylab.runs.store import Store
+from decaylab.store.run_ids import whole_id
+from decaylab.store.store import Store
 
 
 def run_folder(name: str, store: str | None, *, kind: str | None = None) -> Path:
@@ -14,7 +14,7 @@ def run_folder(name: str, store: str | None, *, kind: str | None = None) -> Path
 
     Args:
         name: A folder, a run's id, or the first characters of it.
-        store: Where the run is, as `decaylab.runs.store.Store` takes it.
+        store: Where the run is, as `decaylab.store.store.Store` takes it.
         kind: ``vision`` or ``language``, where the command is for one of them.
 
     Raises:

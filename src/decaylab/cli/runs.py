@@ -12,8 +12,8 @@ import tyro
 
 from decaylab.errors import unknown
 from decaylab.files import data_home
-from decaylab.runs.rows import RunRow
-from decaylab.runs.store import Store
+from decaylab.store.records import RunRow
+from decaylab.store.store import Store
 
 _USUAL = ("test/error", "val/loss")
 

@@ -48,8 +48,8 @@ def sample(
         raise DecaylabError("--prompt is not text in UTF-8: convert it")
     folder = run_folder(model, store, kind="language")
     from decaylab.data.tokenizer import lost_characters
-    from decaylab.train.finished import load_finished
-    from decaylab.train.passage import complete
+    from decaylab.train.checkpoints.load_model import load_finished
+    from decaylab.train.generation import complete
 
     network, codec = load_finished(folder, weights=weights, tokenizer=tokenizer)
     warn_of_lost(lost_characters(codec, prompt))
@@ -79,7 +79,7 @@ def convert(
         store: A path ending in .db or .sqlite, or a postgresql:// URL. Default: runs.db in the platform's data folder.
     """
     folder = run_folder(model, store, kind="language")
-    from decaylab.train import finished
+    from decaylab.train.checkpoints import load_model as finished
 
     finished.convert(folder, to, weights=weights)
     print(f"{to}: config.json and model.safetensors")

@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from decaylab import experiments
-from decaylab.experiments.settings import shared, varying
-from decaylab.experiments.spec import Experiment, RunSpec
-from decaylab.train.config import to_dict
+from decaylab import studies
+from decaylab.config.identity import to_dict
+from decaylab.experiments.config_tables import shared, varying
+from decaylab.experiments.run_spec import RunSpec
+from decaylab.experiments.spec import Experiment
 
 _COLUMNS = 7  # settings that a terminal has room for side by side
 
@@ -30,7 +31,7 @@ def show(
         seeds: Use only the first so many seeds of each setting, or more. Default: the experiment's own.
         as_json: Print JSON, with the whole configuration of every run; `decaylab train --config` takes it.
     """
-    experiment = experiments.get(experiment_id)
+    experiment = studies.get(experiment_id)
     specs = experiment.runs(budget, seeds)
     if as_json:
         print(json.dumps(_as_data(experiment, budget, specs), indent=2, ensure_ascii=False))

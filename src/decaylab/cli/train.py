@@ -15,30 +15,20 @@ import tyro
 
 from decaylab.cli.parse import parse
 from decaylab.cli.sample import warn_of_lost
+from decaylab.config.identity import from_dict, run_id
+from decaylab.config.schema import FOREIGN, KINDS, AnyRun, InitFrom, LanguageRun, VisionRun, kind
+from decaylab.config.validation import check, check_optimizer
 from decaylab.errors import DecaylabError, unknown
-from decaylab.runs.device import require_compiler, require_device
-from decaylab.runs.launch import launch
-from decaylab.runs.naming import whole_id
-from decaylab.runs.origin import has_begun, has_ended, origin_is_there, require_origin
-from decaylab.runs.queue import Run
-from decaylab.runs.rows import RunRow
-from decaylab.runs.store import Store
-from decaylab.runs.torchrun import is_torchrun, train_together
-from decaylab.train.config import (
-    FOREIGN,
-    KINDS,
-    AnyRun,
-    InitFrom,
-    LanguageRun,
-    VisionRun,
-    check,
-    from_dict,
-    kind,
-    run_id,
-)
-from decaylab.train.held_out import changed
-from decaylab.train.limits import check_optimizer
-from decaylab.train.requirements import require_data
+from decaylab.launch.backends.local import launch
+from decaylab.launch.backends.torchrun import is_torchrun, train_together
+from decaylab.launch.devices import require_compiler, require_device
+from decaylab.launch.parent_run import has_begun, has_ended, origin_is_there, require_origin
+from decaylab.launch.scheduler import Run
+from decaylab.store.records import RunRow
+from decaylab.store.run_ids import whole_id
+from decaylab.store.store import Store
+from decaylab.train.preflight.datasets import require_data
+from decaylab.train.preflight.held_out_text import changed
 
 _SHOWN = ("effective_lr", "tokens_per_second", "share_of_peak")
 _USAGE = "say what to train: `decaylab train vision` or `decaylab train language`; each has --help"
@@ -134,8 +124,11 @@ def _train(config: AnyRun, where: _Where) -> int:
         )
     require_device(where.device)
     require_data([config])
-    from decaylab.train.fitting import lost_in_texts, require_fit  # torch, which a help text should not wait for
-    from decaylab.train.names import require_names
+    from decaylab.train.preflight.components import require_names
+    from decaylab.train.preflight.data_fit import (  # torch, which a help text should not wait for
+        lost_in_texts,
+        require_fit,
+    )
 
     require_names(config)
     config = require_origin(config, where.store)

@@ -10,14 +10,15 @@ if TYPE_CHECKING:
     from decaylab.data.augmentation import augment
     from decaylab.data.catalog import available
     from decaylab.data.labelled_images import VisionSet, vision
-    from decaylab.data.stream import TokenStream, text
+    from decaylab.data.stream import TokenStream
+    from decaylab.data.text_streams import text
 
 _LAZY = {
     "TokenStream": "decaylab.data.stream",
     "VisionSet": "decaylab.data.labelled_images",
     "available": "decaylab.data.catalog",
     "augment": "decaylab.data.augmentation",
-    "text": "decaylab.data.stream",
+    "text": "decaylab.data.text_streams",
     "vision": "decaylab.data.labelled_images",
 }
 __all__ = ["TokenStream", "VisionSet", "augment", "available", "sampling", "text", "vision"]

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from decaylab.decay import sharding
-from decaylab.decay.native import Convention
-from decaylab.decay.norms import multiply_
+from decaylab.decay.fused_kernel import Convention
 from decaylab.errors import DecaylabError
 from decaylab.schedules import DecaySchedule, decay_multiplier
+from decaylab.tensors import sharding
+from decaylab.tensors.foreach import multiply_
 
 Scalar = float | Tensor
 
@@ -108,7 +108,7 @@ class Rule:
         keeps_old: The rule needs the weights from before the update; one copy of them is kept.
         norm_based: The rule reads norms of whole tensors, which a flattened shard does not have.
         native_convention: What a kernel must do with ``weight_decay`` to be able to do the rule: ``coupled`` or
-            ``decoupled``, see `decaylab.decay.native`. None where no kernel can.
+            ``decoupled``, see `decaylab.decay.fused_kernel`. None where no kernel can.
         decays: The rule shrinks weights itself; two of these must not share a parameter.
     """
 

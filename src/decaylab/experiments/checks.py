@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from decaylab.experiments import evidence, shares, statistics
+from decaylab.experiments import evidence, statistics
+from decaylab.experiments import proportions as shares
 from decaylab.experiments.evidence import Evidence, Verdict, phrase
 from decaylab.experiments.quantity import Quantity
 
 if TYPE_CHECKING:
     from decaylab.experiments.results import Results
-    from decaylab.experiments.spec import Label
+    from decaylab.experiments.run_spec import Label
 
 Where = Mapping[str, "Label"]
 

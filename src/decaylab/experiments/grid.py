@@ -6,8 +6,9 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from decaylab.experiments.spec import Label, RunSpec, with_settings
-from decaylab.train.config import AnyRun
+from decaylab.config.schema import AnyRun
+from decaylab.experiments.run_spec import Label, RunSpec
+from decaylab.experiments.spec import with_settings
 
 Axis = Iterable[Any]  # values, or a mapping of names to values
 
@@ -33,7 +34,7 @@ def grid(
     Returns:
         The runs, the last axis varying fastest.
 
-    >>> from decaylab.train.config import VisionRun
+    >>> from decaylab.config.schema import VisionRun
     >>> runs = grid(VisionRun(), {"optimizer.lr": [0.1, 0.2], "decay.weight_decay": [0.0, 0.01], "seed": [0, 1, 2]})
     >>> len(runs), runs[1].labels
     (12, {'lr': 0.1, 'wd': 0.0, 'seed': 1})

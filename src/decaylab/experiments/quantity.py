@@ -15,7 +15,7 @@ from decaylab.experiments.statistics import Lost, slope
 
 if TYPE_CHECKING:
     from decaylab.experiments.results import Curve, Results
-    from decaylab.experiments.spec import Label
+    from decaylab.experiments.run_spec import Label
 
 # How a metric is shown and what a diverged run counts as, by the last part of its key: (scale, unit, diverged).
 _CONVENTIONS: dict[str, tuple[float, str, float | None]] = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import pandas as pd
 
-    from decaylab.experiments.spec import Label, RunSpec
+    from decaylab.experiments.run_spec import Label, RunSpec
 
 ENDED = ("done", "diverged")
 """Statuses after which a run's numbers do not change any more."""
@@ -111,7 +111,7 @@ class Results:
 
         Args:
             specs: The labelled runs.
-            store: A ``decaylab.runs.store.Store``.
+            store: A ``decaylab.store.store.Store``.
             budget: The budget the runs belong to.
         """
         ids = [spec.id for spec in specs]

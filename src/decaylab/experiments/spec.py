@@ -9,40 +9,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from decaylab.errors import DecaylabError, unknown
 from decaylab.experiments.evidence import Evidence, not_testable
-from decaylab.train.config import AnyRun, run_id
+from decaylab.experiments.run_spec import RunSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from decaylab.experiments.results import Results
 
-Label = str | float | int
 BUDGETS = ("smoke", "mini", "paper")
 _MOST_SEEDS = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSpec:
-    """One run and what it stands for in an experiment.
-
-    Attributes:
-        config: All its settings.
-        labels: Its place in the experiment, for charts and claims; always with a ``seed``. Two experiments may label
-            the same run differently: they share it, because its id comes from the config alone.
-    """
-
-    config: AnyRun
-    labels: Mapping[str, Label]
-
-    @cached_property
-    def id(self) -> str:
-        """The run's id, a hash of its config."""
-        return run_id(self.config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +237,7 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: A path that is not in the config; the message has near matches.
 
-    >>> from decaylab.train.config import VisionRun
+    >>> from decaylab.config.schema import VisionRun
     >>> with_settings(VisionRun(), {"optimizer.lr": 0.2, "seed": 3}).optimizer.lr
     0.2
     """

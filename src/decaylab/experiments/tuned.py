@@ -17,7 +17,7 @@ from decaylab.experiments.quantity import Quantity
 
 if TYPE_CHECKING:
     from decaylab.experiments.results import Results
-    from decaylab.experiments.spec import Label
+    from decaylab.experiments.run_spec import Label
 
 
 def tuned_lower(quantity: Quantity, *, over: str, where: Where, than: Where, by: float = 0.0) -> Check:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from decaylab.curvature.types import LossFunction
 from decaylab.decay import Handle, Rule, attach
 from decaylab.errors import DecaylabError
+from decaylab.monitor.log import Log, Sink, watch
 from decaylab.params import assign, decayed
-from decaylab.probes.context import LossFunction, Probe
-from decaylab.probes.log import Log, Sink, watch
-from decaylab.probes.rates import inner_optimizer
-from decaylab.probes.table import DEFAULT_PROBES
+from decaylab.probes.context import Probe
+from decaylab.probes.optimizer_rates import inner_optimizer
+from decaylab.probes.registry import DEFAULT_PROBES
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from decaylab.curvature.types import LossFunction
 from decaylab.decay import Handle, Rule
 from decaylab.errors import DecaylabError
 from decaylab.integrations.installing import Installation, plain
-from decaylab.probes.context import LossFunction, Probe
-from decaylab.probes.log import Log, Sink
-from decaylab.probes.table import DEFAULT_PROBES
+from decaylab.monitor.log import Log, Sink
+from decaylab.probes.context import Probe
+from decaylab.probes.registry import DEFAULT_PROBES
 
 try:
     from lightning.pytorch import Callback
 except ImportError:
     try:
-        from pytorch_lightning import Callback  # type: ignore[import-not-found,no-redef,unused-ignore]
+        from pytorch_lightning import Callback  # type: ignore[import-not-found,no-redef,assignment,unused-ignore]
     except ImportError:
         raise DecaylabError("lightning is not installed: pip install 'decaylab[lightning]'") from None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from decaylab.errors import DecaylabError, unknown
-from decaylab.probes.log import Sink
+from decaylab.monitor.log import Sink
 
 
 class TensorBoardSink:

@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 
+from decaylab.curvature.types import LossFunction
 from decaylab.decay import Handle, Rule
 from decaylab.errors import DecaylabError
 from decaylab.files import atomic_write_text
 from decaylab.integrations.installing import Installation
-from decaylab.probes.context import LossFunction, Probe
-from decaylab.probes.log import Log, Sink
-from decaylab.probes.rates import inner_optimizer
-from decaylab.probes.table import DEFAULT_PROBES
+from decaylab.monitor.log import Log, Sink
+from decaylab.probes.context import Probe
+from decaylab.probes.optimizer_rates import inner_optimizer
+from decaylab.probes.registry import DEFAULT_PROBES
 
 try:
     from transformers import TrainerCallback

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from decaylab.probes.rates import Rates
-from decaylab.probes.twin import evaluation_twin
+from decaylab.curvature.shared_view import evaluation_twin
+from decaylab.curvature.types import LossFunction
+from decaylab.probes.optimizer_rates import Rates
+from decaylab.tensors.reduce import tensor_norms
 
 if TYPE_CHECKING:
-    from decaylab.probes.microbatch import Microbatches
+    from decaylab.probes.microbatch_hooks import Microbatches
 
-# loss_fn(model, batch) -> mean loss over the batch's examples, a scalar tensor
-LossFunction: TypeAlias = Callable[[nn.Module, Any], Tensor]
 Measurement: TypeAlias = "dict[str, Tensor | float]"
 
 
@@ -26,7 +26,7 @@ class Probe(Protocol):
 
     Attributes:
         name: The name of its row in the table.
-        needs: What it reads besides the weights, see `decaylab.probes.table.ProbeRow`.
+        needs: What it reads besides the weights, see `decaylab.probes.registry.ProbeRow`.
     """
 
     @property
@@ -42,46 +42,6 @@ class Probe(Protocol):
     def measure(self, context: Context) -> Measurement:
         """Read the context and return keys and values; values stay on the device (0-d tensors) or are floats."""
         ...
-
-
-def tensor_norms(tensors: Sequence[Tensor], order: float = 2.0) -> Tensor:
-    """Norm of every tensor, without a device sync.
-
-    Args:
-        tensors: Any shapes; half precision is accumulated in float32; sharded tensors give their global norm.
-        order: 2 for the Euclidean (Frobenius) norm, ``inf`` for the largest absolute entry.
-
-    Returns:
-        Shape ``(len(tensors),)``, float64 (float32 where the device has no float64).
-    """
-    if not tensors:
-        return torch.zeros(0, dtype=torch.float64)
-    low = any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors)
-    found = torch._foreach_norm(list(tensors), order, dtype=torch.float32 if low else None)
-    norms = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in found]  # DTensor: a partial sum until here
-    return stack_scalars(norms)
-
-
-def entries(gradient: Tensor) -> Tensor:
-    """Return a gradient's entries, detached: of a sparse one those that are there, repeated rows added up."""
-    gradient = gradient.detach()
-    if gradient.layout is not torch.sparse_coo:
-        return gradient
-    values = gradient.coalesce().values()
-    return values if values.numel() else values.new_zeros(1)  # an empty tensor has no largest entry
-
-
-def stack_scalars(scalars: Sequence[Tensor]) -> Tensor:
-    """Stack 0-d tensors into a vector in the widest float type, on the device of the first; no device sync."""
-    device = scalars[0].device
-    if len({(x.device, x.dtype) for x in scalars}) > 1:
-        scalars = [x.to(device=device, dtype=accurate(device)) for x in scalars]
-    return torch.stack(list(scalars)).to(accurate(device))
-
-
-def accurate(device: torch.device) -> torch.dtype:
-    """The widest float type of the device: float64, or float32 on MPS."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +60,7 @@ class Context:
         previous: Name to weights before the step. None unless a probe needs them.
         optimizer: The optimizer; probes read its state.
         rates: Learning rate and decay in force, one entry per name. None without an optimizer.
-        microbatches: What the hooks saw of every backward pass of this step, see `decaylab.probes.microbatch`.
+        microbatches: What the hooks saw of every backward pass of this step, see `decaylab.probes.microbatch_noise`.
         loss_fn: ``loss_fn(model, batch)``, the mean loss of a batch.
         batches: Batches for probes that run the model. Same batches every time, so that records are comparable.
     """

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decaylab.probes.context import Context, Measurement, stack_scalars, tensor_norms
+from decaylab.probes.context import Context, Measurement
+from decaylab.tensors.reduce import stack_scalars, tensor_norms
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from decaylab.curvature.shared_view import unwrap
+from decaylab.curvature.types import LossFunction
 from decaylab.errors import DecaylabError
-from decaylab.probes.context import Context, LossFunction, Measurement, Probe, accurate, entries, stack_scalars
-from decaylab.probes.elapsed import Elapsed
-from decaylab.probes.microbatch import MicrobatchHooks
-from decaylab.probes.rates import GroupRates, inner_optimizer, read_rates, spread
-from decaylab.probes.table import rows
-from decaylab.probes.twin import unwrap
+from decaylab.probes.context import Context, Measurement, Probe
+from decaylab.probes.cumulative_decay import Elapsed
+from decaylab.probes.microbatch_hooks import MicrobatchHooks
+from decaylab.probes.optimizer_rates import GroupRates, inner_optimizer, read_rates, spread
+from decaylab.probes.registry import rows
+from decaylab.tensors.reduce import accurate, entries, stack_scalars
 
 
 def make(names: Iterable[str | Probe], seed: int | None = None) -> list[Probe]:

@@ -17,7 +17,7 @@ import vl_convert
 from markupsafe import Markup
 
 import decaylab
-from decaylab.experiments import settings
+from decaylab.experiments import config_tables as settings
 from decaylab.experiments.evidence import Verdict
 from decaylab.experiments.results import ENDED, Results
 from decaylab.experiments.spec import Experiment

@@ -1,1 +1,1 @@
-"""The training room: settings, one loop for vision and language, checkpoints. ``config`` does not import torch."""
+"""Training: one loop for vision and language, with its checkpoints and preflight checks."""

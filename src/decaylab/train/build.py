@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from decaylab import decay, models
+from decaylab.config.schema import AnyRun, Decay, LanguageModel, VisionModel
+from decaylab.config.validation import LOSS_PENALTIES as LOSS_PENALTIES
 from decaylab.errors import DecaylabError, unknown
 from decaylab.params import ROLES, roles
-from decaylab.train.config import AnyRun, Decay, LanguageModel, VisionModel
-from decaylab.train.limits import LOSS_PENALTIES as LOSS_PENALTIES
 from decaylab.train.signsgd import SignSGD
 
 

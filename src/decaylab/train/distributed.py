@@ -21,9 +21,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from decaylab.decay.sharding import is_sharded, like, local
+from decaylab.config.schema import AnyRun, VisionRun
 from decaylab.errors import DecaylabError
-from decaylab.train.config import AnyRun, VisionRun
+from decaylab.tensors.sharding import is_sharded, like, local
 
 Parallel = Literal["ddp", "fsdp"]
 _Item = TypeVar("_Item")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from decaylab.train.config import Divergence
+from decaylab.config.schema import Divergence
 
 
 class DivergenceWatch:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from decaylab.train.config import AnyRun, LanguageRun
-from decaylab.train.cost import flops_per_step
+from decaylab.config.cost import flops_per_step
+from decaylab.config.schema import AnyRun, LanguageRun
 
 
 @dataclass(frozen=True, kw_only=True)

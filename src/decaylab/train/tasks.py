@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from decaylab import data
-from decaylab.train import checkpoint, held_out
-from decaylab.train.averaging import evaluating
+from decaylab.config.schema import AnyRun, LanguageRun, VisionRun
 from decaylab.train.build import language_model, vision_model
-from decaylab.train.config import AnyRun, LanguageRun, VisionRun
+from decaylab.train.checkpoints import files as checkpoint
 from decaylab.train.distributed import Processes
-from decaylab.train.passage import complete, text_batches
+from decaylab.train.generation import complete, text_batches
+from decaylab.train.preflight import held_out_text as held_out
+from decaylab.train.weight_averages import evaluating
 
 Batch = tuple[Tensor, Tensor]
 

@@ -1,0 +1,200 @@
+"""Which settings cannot be trained? Asked before anything is built. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from decaylab.errors import DecaylabError, unknown
+
+if TYPE_CHECKING:
+    from decaylab.config.schema import AnyRun, LanguageRun, VisionRun
+
+# What only some optimizers have.
+_OPTIMIZER_SETTINGS = {"sgd": {"momentum", "dampening"}, "adamw": {"betas", "eps"}, "signsgd": {"momentum"}}
+_SOME_HAVE = set().union(*_OPTIMIZER_SETTINGS.values())
+# Penalties in the loss itself, and the factor c of their gradient c * weight_decay * w.
+LOSS_PENALTIES = {"loss-l2": 2.0, "loss-l2-half": 1.0}
+
+
+def check(config: AnyRun) -> None:
+    """Refuse settings that cannot be trained, with one line that says which and why.
+
+    Raises:
+        DecaylabError: See the message.
+    """
+    from decaylab.config.schema import VisionRun  # which reads settings, and checks them when it has
+
+    for name, value in _positive(config):
+        if not 0 < value < math.inf:
+            raise DecaylabError(f"{name} must be positive and finite, not {value}")
+    for name, value in _not_negative(config):
+        if not 0 <= value < math.inf:
+            raise DecaylabError(f"{name} must be finite and not negative, it is {value}")
+    for name, value in _shares(config):
+        if not 0 <= value < 1:
+            raise DecaylabError(f"{name} is a share from 0 to 1 (1 excluded), not {value}")
+    for coefficient in config.averages.ema:
+        if not 0 < coefficient < 1:
+            raise DecaylabError(f"averages.ema coefficients lie between 0 and 1, not {coefficient}")
+    if not -(2**63) <= config.seed < 2**63:
+        raise DecaylabError(f"seed must be below 2^63, not {config.seed}")
+    _check_decay(config)
+    _check_arithmetic(config)
+    _check_plan(config)
+    if isinstance(config, VisionRun):
+        _check_vision(config)
+    else:
+        _check_language(config)
+
+
+def _positive(config: AnyRun) -> Iterator[tuple[str, float]]:
+    yield "optimizer.lr", config.optimizer.lr
+    for name in ("batch_size", "accumulation", "epochs", "steps"):
+        if hasattr(config, name):
+            yield name, getattr(config, name)
+    if config.optimizer.clip not in (None, math.inf):  # an infinite one only measures
+        yield "optimizer.clip", config.optimizer.clip or 0.0
+    for name in ("every", "batches", "batch_size", "prompt_tokens"):
+        yield f"evaluation.{name}", getattr(config.evaluation, name)
+    for name in ("every", "curvature_every", "curvature_points"):
+        yield f"probes.{name}", getattr(config.probes, name)
+    for name in ("width", "blocks", "num_layers", "num_heads", "context"):
+        if hasattr(config.model, name):
+            yield f"model.{name}", getattr(config.model, name)
+    optional = {
+        "evaluation.top_k": config.evaluation.top_k,
+        "model.vocab_size": getattr(config.model, "vocab_size", None),
+        "data.train_size": getattr(config.data, "train_size", None),
+        "data.train_tokens": getattr(config.data, "train_tokens", None),
+    }
+    yield from ((name, value) for name, value in optional.items() if value is not None)
+
+
+def _not_negative(config: AnyRun) -> Iterator[tuple[str, float]]:
+    yield "decay.weight_decay", config.decay.weight_decay
+    yield "optimizer.eps", config.optimizer.eps
+    yield "snapshots_every", config.snapshots_every
+    yield "divergence.patience", config.divergence.patience
+    if config.divergence.rise is not None:
+        yield "divergence.rise", config.divergence.rise
+    for name in ("seed", "init_std"):
+        for part, settings in (("data", config.data), ("model", config.model)):
+            if hasattr(settings, name):
+                yield f"{part}.{name}", getattr(settings, name)
+
+
+def _shares(config: AnyRun) -> Iterator[tuple[str, float]]:
+    yield "optimizer.momentum", config.optimizer.momentum
+    yield from (("optimizer.betas", beta) for beta in config.optimizer.betas)
+    yield "averages.uniform_from", config.averages.uniform_from
+    if hasattr(config.data, "label_noise"):
+        yield "data.label_noise", config.data.label_noise
+    if hasattr(config.model, "dropout"):
+        yield "model.dropout", config.model.dropout
+
+
+def check_optimizer(config: AnyRun) -> None:
+    """Refuse settings that the optimizer has not: they would change the run's id and nothing else.
+
+    Asked of new runs only: what was trained with such settings stays readable.
+
+    Raises:
+        DecaylabError: See the message.
+    """
+    settings = config.optimizer
+    own = _OPTIMIZER_SETTINGS[settings.name]
+    for field in dataclasses.fields(settings):
+        if field.name in _SOME_HAVE - own and getattr(settings, field.name) != field.default:
+            owners = " and ".join(name for name, has in _OPTIMIZER_SETTINGS.items() if field.name in has)
+            raise DecaylabError(
+                f"optimizer.{field.name} is for {owners}; {settings.name} has none: set it to {field.default}"
+            )
+    if settings.dampening and not settings.momentum:
+        raise DecaylabError("optimizer.dampening acts on the momentum, which is 0: set it to 0.0, or set momentum")
+
+
+def _check_decay(config: AnyRun) -> None:
+    lr, weight_decay = config.optimizer.lr, config.decay.weight_decay
+    if (share := _share(config)) >= 1:
+        raise DecaylabError(
+            f"lr x weight decay is {lr * weight_decay:g}, so one step of {config.decay.rule} would take {share:g} of "
+            "each weight away and erase or flip it; lower one of them"
+        )
+    if weight_decay and not config.decay.roles:
+        raise DecaylabError("decay.roles is empty, so that nothing would decay: name some, or set weight_decay to 0")
+
+
+def _share(config: AnyRun) -> float:
+    """Return which share of each weight a step at the peak learning rate takes; 0 where the product does not tell.
+
+    SGD alone takes a penalty's gradient as it is: Adam and sign descent scale it to steps of bounded size, and so does
+    clipping where the penalty is in the loss. Rules with another product (lambda alone, lr^2 lambda, ...) are asked for
+    it when they are tried out (`decaylab.train.build.try_out`); those that steer a norm never erase a weight.
+    """
+    rule = config.decay.rule.replace("_", "-")
+    product = config.optimizer.lr * config.decay.weight_decay
+    if rule in ("decoupled", "cautious"):
+        return product
+    if config.optimizer.name != "sgd":
+        return 0.0
+    if rule in ("l2", "l2-to-anchor"):
+        return product
+    return LOSS_PENALTIES.get(rule, 0.0) * product if config.optimizer.clip is None else 0.0
+
+
+def _check_arithmetic(config: AnyRun) -> None:
+    if not math.isfinite(config.optimizer.dampening):
+        raise DecaylabError(f"optimizer.dampening must be finite, not {config.optimizer.dampening}")
+    if config.batch_size % config.accumulation:
+        raise DecaylabError(f"batch_size {config.batch_size} is not a multiple of accumulation {config.accumulation}")
+    if config.stochastic_rounding and config.weights != "bfloat16":
+        raise DecaylabError("stochastic_rounding needs weights = bfloat16")
+    if config.weights == "bfloat16" and config.precision == "float16":
+        raise DecaylabError("weights = bfloat16 goes with precision = float32 or bfloat16, not with float16")
+
+
+def _check_plan(config: AnyRun) -> None:
+    """Refuse what would be asked for at a place where nothing is."""
+    length: int = getattr(config, "epochs", 0) or getattr(config, "steps", 0)
+    for place in config.snapshots_at:
+        if not 0 <= place <= length:
+            raise DecaylabError(f"snapshots_at {place} lies outside of the run, which goes from 0 to {length}")
+    kept = ["iterate", *(f"ema{c:g}" for c in config.averages.ema), *(["uniform"] if config.averages.uniform else [])]
+    for name in config.probes.curvature_at if config.probes.curvature else ():
+        if name not in kept:
+            raise unknown("place in probes.curvature_at", name, kept)
+    if config.init_from is not None and not config.init_from.run.removeprefix("hf:"):
+        raise DecaylabError("init_from.run is missing: give a run's id, or hf:FOLDER")
+
+
+def _check_vision(config: VisionRun) -> None:
+    if config.model.scale_invariant and not config.model.architecture.startswith("resnet"):
+        raise DecaylabError(f"scale_invariant is for residual networks, not {config.model.architecture}")
+    if config.model.architecture.startswith("vgg16") and config.data.dataset == "digits":
+        raise DecaylabError(
+            f"{config.model.architecture} takes images of 32 x 32 pixels, digits have 8 x 8: use vgg_small, or cifar10"
+        )
+    if config.model.architecture == "vgg_small" and config.data.dataset != "digits":
+        raise DecaylabError(f"vgg_small takes the 8 x 8 pixels of digits, not {config.data.dataset}: use vgg16")
+    if config.weights == "bfloat16" and config.precision != "bfloat16":
+        raise DecaylabError("images are float32: weights = bfloat16 needs precision = bfloat16 too")
+    if config.evaluation.text_file is not None or config.evaluation.prompt is not None:
+        raise DecaylabError("evaluation.text_file and evaluation.prompt are for language runs")
+
+
+def _check_language(config: LanguageRun) -> None:
+    if config.model.width % config.model.num_heads:
+        raise DecaylabError(f"width {config.model.width} is not a multiple of num_heads {config.model.num_heads}")
+    if not config.evaluation.temperature >= 0:
+        raise DecaylabError(f"evaluation.temperature must not be negative, it is {config.evaluation.temperature}")
+    for name, path in (("evaluation.text_file", config.evaluation.text_file), ("data.corpus", config.data.corpus)):
+        if path is not None and "\0" in path:
+            raise DecaylabError(f"{name} has a zero character, which no file's name has")
+    prompt = config.evaluation.prompt
+    if prompt == "":
+        raise DecaylabError("evaluation.prompt is empty: give at least one character, or leave it out")
+    if prompt is not None and any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise DecaylabError("evaluation.prompt is not text in UTF-8: convert it")

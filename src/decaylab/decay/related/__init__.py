@@ -1,0 +1,1 @@
+"""Methods beside decay: powerpropagation, HyperSparse, tau-normalisation."""

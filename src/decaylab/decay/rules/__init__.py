@@ -1,0 +1,1 @@
+"""The decay rules, a file for each family."""

@@ -1,0 +1,113 @@
+"""Rules for fine-tuning: decay towards the pre-trained weights instead of towards zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from decaylab.decay.rule import DecayRule, Part, Scalar, Step
+from decaylab.decay.rules.classic import add_to_gradients, half_square_sum
+from decaylab.errors import unknown
+from decaylab.tensors.foreach import dots, norms, scale_
+from decaylab.tensors.sharding import local
+
+State = dict[Tensor, dict[str, Tensor]]
+Anchor = Literal["initial", "zero"]
+
+
+@dataclass(frozen=True)
+class _Anchored(DecayRule):
+    """Base of the rules with an anchor, the weights at attaching (attach after loading the pre-trained weights).
+
+    Attributes:
+        anchor: ``initial``, or ``zero`` for weights that were added for fine-tuning, such as low-rank adapters.
+    """
+
+    anchor: Anchor = "initial"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.anchor not in get_args(Anchor):
+            raise unknown("anchor", str(self.anchor), get_args(Anchor))
+
+    def prepare(self, params: list[Tensor], state: State, shared: dict[str, float]) -> None:
+        """Copy the weights."""
+        if self.anchor == "initial":
+            for p in params:
+                state[p]["anchor"] = p.detach().clone()
+
+    def offsets(self, part: Part, step: Step) -> list[Tensor]:
+        """Return ``p - p_0`` for every tensor on this rank; for the anchor zero the weights themselves, not copies."""
+        if self.anchor == "zero":
+            return part.weights
+        anchors = [local(step.state[p]["anchor"]) for p in part.params]
+        return list(torch._foreach_sub(part.weights, anchors))
+
+
+@dataclass(frozen=True)
+class L2ToAnchor(_Anchored):
+    r"""An L2 penalty on the distance from the pre-trained weights (L2-SP): ``g <- g + lambda (p - p_0)``.
+
+    Coupled, like `L2`: before momentum and moments. ``p.grad`` is the same before and after the step. A zero gradient
+    still decays. Li, Grandvalet and Davoine 2018 (arXiv 1802.01483); its other half, L2 on new layers, is `L2` with
+    params of its own.
+
+    Attributes:
+        weight_decay: lambda, the coefficient of ``lambda / 2 ||p - p_0||^2``.
+    """
+
+    edits_gradients: ClassVar[bool] = True
+
+    def before(self, step: Step) -> None:
+        """Put ``g + lambda (p - p_0)`` in the place of every gradient; `attach` puts the user's back after the step."""
+        for part in step.parts:
+            coefficient = self.weight_decay * part.strength
+            if isinstance(coefficient, Tensor) or coefficient != 0:
+                add_to_gradients(part, self.offsets(part, step), coefficient)
+
+    def penalty(self, step: Step) -> Scalar | None:
+        """Return ``lambda / 2 sum ||p - p_0||^2``."""
+        return half_square_sum([(self.offsets(p, step), self.weight_decay * p.strength) for p in step.parts])
+
+
+@dataclass(frozen=True)
+class SelectiveProjection(_Anchored):
+    r"""Selective projection decay (SPD): pull a tensor back to the anchor only when gradient and displacement disagree.
+
+    For each tensor, with its gradient g and weight p before the step and q after the optimizer's own step::
+
+        if -<g, p - p_0> < 0:   r = clip((||q - p_0|| - ||p - p_0||) / ||q - p_0||, 0, 1)
+                                q <- q - lambda r (q - p_0)
+
+    Not times the learning rate. lambda = 1 returns exactly to the previous distance. The first step after attaching
+    never decays (p = p_0), and neither does a zero gradient. Tian et al. 2024 (arXiv 2411.01713).
+
+    Attributes:
+        weight_decay: lambda, the strength of the projection.
+    """
+
+    norm_based: ClassVar[bool] = True
+
+    def before(self, step: Step) -> None:
+        """Measure, for every tensor, the distance from the anchor and whether the gradient points away from it."""
+        for part in step.parts:
+            away = self.offsets(part, step)
+            inner = dots(part.params, part.grads, away)
+            step.scratch[f"{id(part)}"] = (part.sign * inner > 0, norms(part.params, away))
+
+    def after(self, step: Step) -> None:
+        """Pull the tensors back that went the wrong way."""
+        for part in step.parts:
+            disagree, before = step.scratch[f"{id(part)}"]
+            away = self.offsets(part, step)
+            after = norms(part.params, away)
+            share = ((after - before) / torch.where(after > 0, after, 1.0)).clamp_(0, 1)
+            pull = torch.where(disagree, self.weight_decay * part.strength * share, 0.0)
+            if self.anchor == "zero":
+                scale_(part.weights, 1 - pull)
+            else:
+                scale_(away, -pull)
+                torch._foreach_add_(part.weights, away)

@@ -1,0 +1,58 @@
+"""The settings of an experiment's runs as tables: what varies between them, and what is the same in all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from decaylab.config.identity import to_dict
+from decaylab.experiments.run_spec import RunSpec
+
+# What differs from seed to seed: the seed, and the run that a copy starts from.
+_PER_SEED = ("seed", "init_from.run")
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings to dotted paths.
+
+    >>> flat({"model": {"width": 8}, "seed": 0})
+    {'model.width': 8, 'seed': 0}
+    """
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def varying(specs: Sequence[RunSpec]) -> tuple[list[str], list[list[str]]]:
+    """Return the settings that vary other than by seed: their paths, and one row for each combination that occurs."""
+    every = [flat(to_dict(spec.config)) for spec in specs]
+    paths = list(dict.fromkeys(path for own in every for path in own))
+    names = [p for p in paths if p not in _PER_SEED and len({_text(own.get(p, "–")) for own in every}) > 1]
+    rows = dict.fromkeys(tuple(_text(own.get(name, "–")) for name in names) for own in every)
+    return names, [list(row) for row in rows]
+
+
+def shared(specs: Sequence[RunSpec]) -> list[tuple[str, str, bool]]:
+    """Return the settings that all runs have in common: path, value, and whether it differs from the default."""
+    if not specs:
+        return []
+    every = [flat(to_dict(spec.config)) for spec in specs]
+    defaults = flat(to_dict(type(specs[0].config)()))
+    same = {p: v for p, v in every[0].items() if p not in _PER_SEED and all(p in own and own[p] == v for own in every)}
+    return [(path, _text(value), defaults.get(path, value) != value) for path, value in same.items()]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(v) for v in value) or "none"
+    return str(value)

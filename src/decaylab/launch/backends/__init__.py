@@ -1,0 +1,1 @@
+"""Backends that place workers: processes of this machine, torchrun."""

@@ -1,0 +1,118 @@
+"""Result of a diagnosis: state by role, verdict and the thresholds that decide it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from decaylab.monitor.text import describe
+
+Verdict = Literal[
+    "nothing recorded",
+    "not finite",
+    "no gradients",
+    "no decay",
+    "unknown rate",
+    "idle",
+    "too strong",
+    "settling",
+    "equilibrium",
+    "annealing",
+]
+
+
+# After 1.5 timescales a squared norm is within exp(-3) = 5 % of its start's distance from equilibrium.
+SETTLED_TIMESCALES = 1.5
+
+
+# Too strong: a timescale is under 100 steps (100 are not), so that the weights hold less than the last 100 batches
+# taught them. In the long run they then turn by more than sqrt(2 / 100) = 0.14 radians (8 degrees) a step, momentum
+# counted out (r = 1).
+STRONG_TIMESCALE = 100
+
+
+STRONG_ROTATION = math.sqrt(2 / STRONG_TIMESCALE)
+
+
+_ROUNDING = 1e-6  # of a timescale of float32 learning rates
+
+
+# Rotation counts as that of the equilibrium within a quarter.
+NEAR_PREDICTION = 1.25
+
+
+@dataclass(frozen=True)
+class RoleState:
+    """Where the parameters of one role (or all that decay, role ``""``) are now.
+
+    Attributes:
+        role: The role.
+        norm: Weight norm at the last record.
+        norm_change: Its relative change since the first record.
+        effective_lr: Effective learning rate at the last record.
+        effective_lr_change: Its factor since the first record, or the first where it was positive (after a warm-up from
+            0).
+        effective_lr_since: Step of that record.
+        rotation: Radians per step, mean over the window.
+        predicted: Radians per step in equilibrium, mean over the window.
+        share: Share of the update that is decay, mean over the window.
+        timescale: Steps of one timescale at the last record.
+        passed: Timescales passed.
+        slope: Relative change of the norm per timescale in the window.
+    """
+
+    role: str
+    norm: float = math.nan
+    norm_change: float = math.nan
+    effective_lr: float = math.nan
+    effective_lr_change: float = math.nan
+    effective_lr_since: float = math.nan
+    rotation: float = math.nan
+    predicted: float = math.nan
+    share: float = math.nan
+    timescale: float = math.nan
+    passed: float = math.nan
+    slope: float = math.nan
+
+    @property
+    def long_run_rotation(self) -> float:
+        """Radians per step in equilibrium with momentum counted out, ``sqrt(2 c)``."""
+        return math.sqrt(2 / self.timescale)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What decay is doing.
+
+    Attributes:
+        verdict: The case, from a fixed list.
+        steps: Steps covered by the records.
+        state: All parameters that decay, together.
+        roles: Each role that decays.
+        peak: All parameters that decay, when the learning rate was last near its peak; only for ``annealing``.
+        first: Step of the first record.
+        broken: Step of the first record with weights that are not finite; only for ``not finite``.
+    """
+
+    verdict: Verdict
+    steps: int = 0
+    state: RoleState = field(default_factory=lambda: RoleState(""))
+    roles: tuple[RoleState, ...] = ()
+    peak: RoleState | None = None
+    first: int = 0
+    broken: int | None = None
+
+    @property
+    def text(self) -> str:
+        """The diagnosis in words."""
+        return describe(self)
+
+    @property
+    def strong_peak(self) -> bool:
+        """Whether decay was too strong while the learning rate was near its peak, and is no more."""
+        return self.peak is not None and _too_strong(self.peak)
+
+
+def _too_strong(state: RoleState) -> bool:
+    return state.timescale < STRONG_TIMESCALE * (1 - _ROUNDING)

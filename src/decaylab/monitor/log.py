@@ -1,0 +1,220 @@
+"""How does somebody watch weight decay in a training loop of their own? With hooks on the optimizer, three lines."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, cast
+
+import pandas as pd
+from torch import nn
+from torch.optim import Optimizer
+
+from decaylab.curvature.types import LossFunction
+from decaylab.errors import DecaylabError
+from decaylab.files import atomic_path
+from decaylab.monitor.diagnosis import diagnose
+from decaylab.monitor.diagnosis_result import Diagnosis
+from decaylab.probes.context import Probe
+from decaylab.probes.optimizer_rates import inner_optimizer
+from decaylab.probes.registry import DEFAULT_PROBES
+from decaylab.probes.runner import ProbeRunner
+
+if TYPE_CHECKING:
+    import altair as alt
+
+
+_Hooks: TypeAlias = "OrderedDict[int, Any]"
+
+
+class Sink(Protocol):
+    """Where records go while training: an experiment tracker, a file, a store."""
+
+    def write(self, record: Mapping[str, float]) -> None:
+        """Take one record: ``step`` and the probes' keys."""
+        ...
+
+    def close(self) -> None:
+        """Take no more records."""
+        ...
+
+
+def watch(
+    model: nn.Module,
+    optimizer: Optimizer,
+    *,
+    every: int = 50,
+    probes: Iterable[str | Probe] = DEFAULT_PROBES,
+    loss_fn: LossFunction | None = None,
+    batches: Sequence[Any] | None = None,
+    roles: Mapping[str, Any] | None = None,
+    sinks: Sequence[Sink] = (),
+) -> Log:
+    """Watch what weight decay does, in any training loop.
+
+    Nothing else in the loop changes: the optimizer's own step hooks do the work, and the weights come out bit-equal.
+    Works with gradient accumulation, ``GradScaler``, ``torch.compile``, data parallelism (each process has a log of its
+    own), several param groups, schedulers, closures, and rules of ``decaylab.attach`` in any order.
+
+    Args:
+        model: The model that is trained.
+        optimizer: The optimizer that steps it; wrappers that hold one in ``.optimizer`` are taken off.
+        every: Steps between two records. The first step is recorded.
+        probes: What to measure: names from ``decaylab.probes.PROBES``, or probes.
+        loss_fn: ``loss_fn(model, batch)``, for probes that run the model.
+        batches: Their batches.
+        roles: Overrides of parameter roles, see ``decaylab.roles``.
+        sinks: Where each record goes besides the log.
+
+    Returns:
+        The log.
+
+    Raises:
+        DecaylabError: Unknown probe, a parameter whose role is not known, or an optimizer of another model.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5)
+        >>> log = watch(model, optimizer, every=10)
+        >>> for _ in range(100):
+        ...     optimizer.zero_grad()
+        ...     model(torch.randn(8, 4)).square().mean().backward()
+        ...     optimizer.step()
+        >>> len(log.records)
+        10
+    """
+    runner = ProbeRunner(probes, model, optimizer, every=every, loss_fn=loss_fn, batches=batches, roles=roles)
+    return Log(runner, inner_optimizer(optimizer), sinks)
+
+
+class Log:
+    """What `watch` has recorded so far, in words, as a table, as a chart, as a file.
+
+    Attributes:
+        records: One mapping a record: ``step`` (index of the optimizer step, from 0) and the probes' keys.
+        step: Optimizer steps seen so far.
+    """
+
+    def __init__(self, runner: ProbeRunner, optimizer: Optimizer, sinks: Sequence[Sink] = ()) -> None:
+        """Hook ``runner`` into ``optimizer``."""
+        self.records: list[dict[str, float]] = []
+        self.step = 0
+        self._runner, self._optimizer, self._sinks = runner, optimizer, list(sinks)
+        self._before = optimizer.register_step_pre_hook(self._before_step)
+        self._after = optimizer.register_step_post_hook(self._after_step)
+        # Rules attached to the optimizer act in hooks too. The weights before the step are those before all of them,
+        # and the weights after it those after all of them: be the first, and then the last.
+        cast(_Hooks, optimizer._optimizer_step_pre_hooks).move_to_end(self._before.id, last=False)
+
+    def _before_step(self, *_: Any) -> None:
+        cast(_Hooks, self._optimizer._optimizer_step_post_hooks).move_to_end(self._after.id)  # a rule may be newer
+        self._runner.before_step(self.step)
+
+    def _after_step(self, *_: Any) -> None:
+        measured = self._runner.after_step(self.step)
+        if measured is not None:
+            record = {"step": self.step, **measured}
+            self.records.append(record)
+            for sink in self._sinks:
+                sink.write(record)
+        self.step += 1
+
+    def table(self) -> pd.DataFrame:
+        """Return the records, a row each: ``step`` and a column for every key; empty cells are NaN."""
+        return pd.DataFrame(self.records) if self.records else pd.DataFrame({"step": pd.Series(dtype=int)})
+
+    def save(self, path: str | Path) -> Path:
+        """Write the table to a file.
+
+        Args:
+            path: Ends in ``.csv``, ``.json`` (a list of records) or ``.parquet``.
+
+        Returns:
+            The path.
+
+        Raises:
+            DecaylabError: Another ending.
+        """
+        path = Path(path)
+        table = self.table()
+        writers = {".csv": self._csv, ".json": self._json, ".parquet": self._parquet}
+        if path.suffix not in writers:
+            raise DecaylabError(f"a log is saved as .csv, .json or .parquet, not as {path.name!r}")
+        with atomic_path(path) as temporary:
+            writers[path.suffix](table, temporary)
+        return path
+
+    @staticmethod
+    def _csv(table: pd.DataFrame, path: Path) -> None:
+        table.to_csv(path, index=False)
+
+    @staticmethod
+    def _json(table: pd.DataFrame, path: Path) -> None:
+        table.to_json(path, orient="records", indent=1)
+
+    @staticmethod
+    def _parquet(table: pd.DataFrame, path: Path) -> None:
+        table.to_parquet(path, index=False)
+
+    def diagnosis(self) -> Diagnosis:
+        """Return what decay is doing, for programs; see `decaylab.monitor.diagnosis`."""
+        return diagnose(self.records)
+
+    def summary(self) -> str:
+        """Say in words what weight decay is doing, with the numbers behind it."""
+        return self.diagnosis().text
+
+    def plot(self, keys: Sequence[str] | None = None) -> alt.VConcatChart:
+        """Draw the records against the step.
+
+        Args:
+            keys: Which keys, one panel each; by default norm, effective learning rate, rotation with its prediction,
+                and the share of the update that is decay, by role.
+
+        Returns:
+            An Altair chart; ``.save("log.html")`` or ``.save("log.svg")`` writes it.
+
+        Raises:
+            DecaylabError: A key that was not recorded.
+        """
+        from decaylab.monitor.plot import chart
+
+        return chart(self.table(), keys)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive an interruption of the training: records, steps and timescales passed."""
+        return {"step": self.step, "records": list(self.records), **self._runner.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`.
+
+        Raises:
+            DecaylabError: That is no state of a log.
+        """
+        lacking = [key for key in ("step", "records", "passed") if key not in state]
+        if lacking:
+            raise DecaylabError(f"this is no state of a log (no {lacking[0]!r}): give what log.state_dict() returned")
+        self.step, self.records = int(state["step"]), list(state["records"])
+        self._runner.load_state_dict(state)
+
+    def remove(self) -> None:
+        """Take the hooks off and close the sinks; the records stay."""
+        self._before.remove()
+        self._after.remove()
+        self._runner.close()
+        for sink in self._sinks:
+            sink.close()
+        self._sinks = []
+
+    def __enter__(self) -> Self:
+        """Watch inside a ``with`` block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop watching."""
+        self.remove()

@@ -1,0 +1,1 @@
+"""Small runs of one architecture, trained side by side in one process."""

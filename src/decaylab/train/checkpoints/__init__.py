@@ -1,0 +1,1 @@
+"""Checkpoints: files, run state, initial weights, finished models."""

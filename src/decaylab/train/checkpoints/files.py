@@ -1,0 +1,142 @@
+"""Checkpoints: the whole state of a run on disk, so that it goes on bit for bit where it stopped.
+
+A checkpoint is a folder: ``weights.safetensors`` (parameters and buffers, tied ones once), ``state.pt`` (optimizer,
+averages, random state, trackers; read with ``weights_only=True``, so it cannot execute code) and ``config.json``. It is
+written under a temporary name and renamed, so there is never half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from decaylab.config.identity import from_dict, to_dict
+from decaylab.config.schema import AnyRun
+from decaylab.errors import DecaylabError
+from decaylab.tensors.sharding import local
+from decaylab.train.distributed import piece, whole
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's parameters and buffers by name, tied ones once, under the first of their names, and whole.
+
+    Where weights are sharded, all processes have to call this.
+    """
+    seen: set[int] = set()
+    tensors = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            tensors[name] = whole(tensor.detach()).contiguous()
+    return tensors
+
+
+def load_model_tensors(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Copy named tensors into a model; each process its share where weights are sharded.
+
+    Raises:
+        DecaylabError: A name is missing, unknown, or has another shape.
+    """
+    expected = _names(model)
+    for name in expected - tensors.keys():
+        raise DecaylabError(f"{origin} has no {name!r}: it belongs to a model with other settings")
+    for name in tensors.keys() - expected:
+        raise DecaylabError(f"{origin} has {name!r}, which this model has not: it belongs to other settings")
+    targets = model.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            if targets[name].shape != tensor.shape:
+                shapes = f"{tuple(tensor.shape)}, this model {tuple(targets[name].shape)}"
+                raise DecaylabError(f"{origin}: {name!r} is {shapes}: it belongs to other settings")
+            local(targets[name]).copy_(piece(targets[name], tensor))
+
+
+def _names(model: nn.Module) -> set[str]:
+    """Return the names under which a model's tensors are kept."""
+    first: dict[int, str] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        first.setdefault(id(tensor), name)
+    return set(first.values())
+
+
+def save(folder: Path, config: AnyRun, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Write a checkpoint folder in one step.
+
+    Args:
+        folder: Its final name; one that is already there is replaced.
+        config: The run's settings.
+        tensors: Its weights, from :func:`model_tensors`.
+        state: Everything else: tensors, numbers, strings and containers of them.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")  # as sweep() knows
+    temporary.mkdir()
+    try:
+        save_file({name: tensor.cpu() for name, tensor in tensors.items()}, temporary / "weights.safetensors")
+        torch.save(dict(state), temporary / "state.pt")
+        (temporary / "config.json").write_text(json.dumps(to_dict(config), indent=1))
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """Read a checkpoint's weights.
+
+    Raises:
+        DecaylabError: The file is missing or damaged.
+    """
+    path = folder / "weights.safetensors"
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise DecaylabError(f"there is no checkpoint at {folder}: expected {path.name} in it") from None
+    except (SafetensorError, OSError) as error:
+        raise DecaylabError(f"{path} is damaged ({error}); expected a safetensors file: remove {folder}") from None
+
+
+def load_state(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read everything in a checkpoint but its weights; nothing in it is executed.
+
+    Raises:
+        DecaylabError: The file is missing or damaged.
+    """
+    path = folder / "state.pt"
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        return state
+    except FileNotFoundError:
+        raise DecaylabError(f"there is no checkpoint at {folder}: expected {path.name} in it") from None
+    except Exception as error:  # torch raises many kinds for a damaged archive; all mean the same to the reader
+        line = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
+        raise DecaylabError(f"{path} is damaged ({line}); expected a torch archive: remove {folder}") from None
+
+
+def load_config(folder: Path) -> AnyRun:
+    """Read the settings of the run that a checkpoint belongs to.
+
+    Raises:
+        DecaylabError: The file is missing or damaged.
+    """
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("no settings in braces")
+        return from_dict(content)
+    except FileNotFoundError:
+        raise DecaylabError(f"there is no checkpoint at {folder}: expected {path.name} in it") from None
+    except (ValueError, DecaylabError) as error:  # not JSON, not UTF-8, or other settings
+        raise DecaylabError(f"{path} is damaged ({error}); expected the run's settings as JSON") from None

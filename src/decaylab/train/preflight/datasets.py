@@ -1,0 +1,47 @@
+"""Is the data of some runs on this machine? Asked before anything is trained. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from decaylab.config.schema import AnyRun, VisionRun
+from decaylab.data.catalog import available
+from decaylab.data.cifar import read_cifar
+from decaylab.data.openwebtext import prepared_folder
+from decaylab.data.stream import open_stream
+from decaylab.train.preflight.held_out_text import read_text
+
+
+def require_data(configs: Iterable[AnyRun]) -> None:
+    """Return when the data of every run can be loaded.
+
+    Raises:
+        DecaylabError: Some data set is missing, and the message names the command that gets it; or a test text is.
+    """
+    configs = tuple(configs)
+    sources = {_source(config): None for config in configs}
+    for name, tokenizer in sources:
+        available(name, tokenizer=tokenizer)
+        if tokenizer == "gpt2":
+            available("gpt2")
+    for path in {config.evaluation.text_file for config in configs} - {None}:
+        read_text(str(path))
+
+
+def require_whole(configs: Iterable[AnyRun]) -> None:
+    """Return when the fetched data of every run can be read; what comes with the package is taken to be whole.
+
+    Raises:
+        DecaylabError: A file is missing or damaged; the message names it and what was expected.
+    """
+    for name, tokenizer in dict.fromkeys(_source(config) for config in configs):
+        if name in ("cifar10", "cifar100"):
+            read_cifar(name)
+        elif name == "openwebtext":
+            open_stream(prepared_folder(tokenizer))
+
+
+def _source(config: AnyRun) -> tuple[str, str]:
+    if isinstance(config, VisionRun):
+        return config.data.dataset, ""
+    return config.data.corpus, config.data.tokenizer

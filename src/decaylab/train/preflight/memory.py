@@ -1,0 +1,116 @@
+"""Could a run ever fit into the memory of its device? A bound from below, asked before it enters the store."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import torch
+
+from decaylab.config.schema import AnyRun, LanguageRun, Optimizer, VisionRun
+from decaylab.errors import DecaylabError
+from decaylab.train.build import vision_model
+
+_SIZES = {"digits": (1, 8), "cifar10": (3, 32), "cifar100": (3, 32)}
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+def require_memory(config: AnyRun, vocab_size: int, device: str, *, processes: int = 1) -> None:
+    """Return unless a run is sure not to fit.
+
+    Args:
+        config: The run's settings.
+        vocab_size: The tokenizer's; 0 for images.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        processes: Processes that share the batch and, at most, the weights.
+
+    Raises:
+        DecaylabError: It needs more than there is; the message names what most of it is for.
+    """
+    parts = least_memory(config, vocab_size, processes=processes)
+    needed, (where, there) = sum(parts.values()), _memory(device)
+    if needed > there:
+        largest = max(parts, key=lambda name: parts[name])
+        raise DecaylabError(
+            f"this run needs at least {_written(needed)} of memory and {where} has {_written(there)}; most of it is "
+            f"for {largest}: make that smaller"
+        )
+
+
+def least_memory(config: AnyRun, vocab_size: int, *, processes: int = 1) -> dict[str, int]:
+    """Return bytes that a run cannot do without, by what they are for.
+
+    Only what is certain is counted: weights, gradients and the optimizer's state, what the backward pass of one
+    micro-batch has to keep of each layer, and the logits.
+    """
+    rows = max(1, config.batch_size // config.accumulation // processes)
+    weight = 2 if config.weights == "bfloat16" else 4
+    number = 4 if config.precision == "float32" else 2
+    each = 2 * weight + weight * _moments(config.optimizer)
+    if isinstance(config, VisionRun):
+        channels, side = _SIZES[config.data.dataset]
+        with torch.device("meta"):
+            model = vision_model(config.model, 10, channels)
+        size = sum(p.numel() for p in model.parameters())
+        rows = min(rows, config.data.train_size or 50_000)
+        return {
+            f"{size:,} weights (model.width, model.blocks)": size * each // processes,
+            "the images and first outputs (batch_size / accumulation x model.width)": number
+            * rows
+            * side**2
+            * (channels + config.model.width),
+        }
+    return _language_memory(config, config.model.vocab_size or vocab_size, rows, each // processes, number)
+
+
+def _language_memory(config: LanguageRun, vocabulary: int, rows: int, each: int, number: int) -> dict[str, int]:
+    model, evaluation = config.model, config.evaluation
+    length, width = model.context, model.width
+    size = (1 if model.tied else 2) * vocabulary * width + length * width + model.num_layers * 12 * width**2
+    tokens = rows * length
+    kept = 10 * width * tokens + (model.num_heads * length * tokens if model.attention == "math" else 0)
+    return {
+        f"{size:,} weights (model.num_layers x model.width^2, vocabulary x model.width)": size * each,
+        "the attention mask (model.context^2)": 8 * length**2,
+        "the layers' outputs (batch_size / accumulation x model.context x model.width x model.num_layers)": number
+        * model.num_layers
+        * kept,
+        "the logits (batch_size / accumulation x model.context x vocabulary)": 2 * number * tokens * vocabulary,
+        "the data of evaluations (evaluation.batches x evaluation.batch_size x model.context)": 32
+        * evaluation.batches
+        * evaluation.batch_size
+        * length,
+    }
+
+
+def _moments(optimizer: Optimizer) -> int:
+    """Return the numbers that an optimizer keeps of each weight."""
+    return 2 if optimizer.name == "adamw" else 1 if optimizer.momentum else 0
+
+
+def _memory(device: str) -> tuple[str, float]:
+    """Return the name of a device's memory and its size in bytes; without end where nobody can say."""
+    if device.startswith("cuda") or (device == "auto" and torch.cuda.device_count()):
+        number = int(device.partition(":")[2] or os.environ.get("LOCAL_RANK", "0"))
+        # A process of its own: a launcher that asks the driver itself would hold a part of the GPU while others train.
+        question = f"import torch; print(torch.cuda.get_device_properties({number}).total_memory)"
+        answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=False).stdout
+        return f"GPU {number}", int(answer) if answer.strip().isdecimal() else math.inf
+    total = int(psutil.virtual_memory().total)
+    with suppress(OSError, ValueError):  # no control group, or one without a limit
+        total = min(total, int(_CGROUP.read_text()))
+    return "this machine", total + int(psutil.swap_memory().total)
+
+
+def _written(size: float) -> str:
+    amount = float(size)
+    for unit in ("bytes", "kB", "MB", "GB", "TB", "PB"):
+        if amount < 1000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:.3g} EB"

@@ -1,0 +1,24 @@
+"""Public names of the packages."""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+import pytest
+
+import decaylab
+
+PACKAGES = ["decaylab", *(m.name for m in pkgutil.walk_packages(decaylab.__path__, "decaylab.") if m.ispkg)]
+MODULES_ON_PURPOSE = {("decaylab.data", "sampling")}
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_no_public_name_is_hidden_by_a_module_of_that_name(name):
+    # Loading a module puts it into its package, in the place of a function that is loaded on first use.
+    package = importlib.import_module(name)
+    public = set(getattr(package, "__all__", []))
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name in public:
+            importlib.import_module(f"{name}.{module.name}")
+    hidden = {each for each in public if isinstance(getattr(package, each), ModuleType)}
+    assert {(name, each) for each in hidden} <= MODULES_ON_PURPOSE
