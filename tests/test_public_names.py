@@ -9,7 +9,9 @@ import pytest
 import decaylab
 
 PACKAGES = ["decaylab", *(m.name for m in pkgutil.walk_packages(decaylab.__path__, "decaylab.") if m.ispkg)]
-MODULES_ON_PURPOSE = {("decaylab.data", "sampling")}
+MODULES_ON_PURPOSE = {("decaylab.data", "sampling")} | {
+    ("decaylab.advice", law) for law in ("deepseek", "power_lines", "step_law")
+}
 
 
 @pytest.mark.parametrize("name", PACKAGES)
