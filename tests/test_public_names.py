@@ -10,7 +10,7 @@ import decaylab
 
 PACKAGES = ["decaylab", *(m.name for m in pkgutil.walk_packages(decaylab.__path__, "decaylab.") if m.ispkg)]
 MODULES_ON_PURPOSE = {("decaylab.data", "sampling")} | {
-    ("decaylab.advice", law) for law in ("deepseek", "power_lines", "step_law")
+    ("decaylab.advice", law) for law in ("deepseek", "power_lines", "step_law", "timescale")
 }
 
 
