@@ -17,7 +17,7 @@ from decaylab.config.schema import Decay, Evaluation, VisionData, VisionModel
 from decaylab.experiments.results import Results
 from decaylab.launch.backends.local import launch
 from decaylab.launch.scheduler import Run
-from decaylab.report import build
+from decaylab.reporting import build
 from decaylab.store.store import Store
 from decaylab.studies.why_weight_decay import fig3
 from decaylab.studies.why_weight_decay.recipes_resnet import DECAYED, fine_tuned_copies, trained

@@ -24,7 +24,7 @@ ROWS = [
     {"train", "store", "monitor"},
     {"launch", "experiments"},
     {"studies"},
-    {"tune", "report", "integrations"},
+    {"tuning", "reporting", "integrations"},
     {"cli"},
 ]
 FLOOR = {room: height for height, row in enumerate(ROWS) for room in row}

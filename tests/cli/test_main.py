@@ -123,7 +123,7 @@ def test_a_reproduction_that_cannot_end_well_does_not_begin(flags, said, tmp_pat
 
 def test_an_interruption_says_that_a_page_is_drawn_still(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("decaylab.cli.reproduce.launch", lambda *_, **__: LaunchReport(interrupted=True))
-    monkeypatch.setattr("decaylab.report.build", lambda results, out: out / "index.html")
+    monkeypatch.setattr("decaylab.reporting.build", lambda results, out: out / "index.html")
     arguments = ["reproduce", "fig1", "--budget", "smoke", "--store", str(tmp_path / "runs.db")]
     assert main([*arguments, "--out", str(tmp_path)]) == 130
     assert "drawing the page of what has ended (Ctrl-C again" in capsys.readouterr().err

@@ -34,7 +34,7 @@ def report(
     """
     chosen = [studies.get(name) for name in dict.fromkeys(ids or studies.all_ids())]
     from decaylab.experiments.results import Results
-    from decaylab.report import build
+    from decaylab.reporting import build
     from decaylab.store.store import Store
 
     with Store(store, create=False) as database:

@@ -69,7 +69,7 @@ def reproduce(
         report = launch(database.url, list(runs.values()), workers=workers, device=device) if runs else LaunchReport()
         if report.interrupted:
             print("drawing the page of what has ended (Ctrl-C again to do without)", file=sys.stderr)
-        from decaylab.report import build
+        from decaylab.reporting import build
 
         results = [(e, Results.from_store(plan, database, budget=budget)) for e, plan in plans]
         page = build(results, out)

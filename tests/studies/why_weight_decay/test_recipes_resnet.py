@@ -106,7 +106,7 @@ def test_percent_turns_ratios_into_differences():
 
 
 def test_an_experiment_without_runs_has_results(tmp_path):
-    from decaylab.report import build
+    from decaylab.reporting import build
 
     experiment = studies.get("fig10")
     assert experiment.runs("smoke") == ()

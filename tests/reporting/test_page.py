@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 from tests.support.report_sample import LANGUAGE, SAID, VISION, language_results
 
-from decaylab import report
+from decaylab import reporting
 
 
 def test_everything_lies_beside_the_page(built):
@@ -51,7 +51,7 @@ def test_what_was_measured_of_a_machine_does_not_make_it_another(tmp_path):
     results = language_results()
     for number, environment in enumerate(results.environments.values()):
         environment["peak_flops"] = 1e9 + number
-    page = report.build([(LANGUAGE, results)], tmp_path).read_text()
+    page = reporting.build([(LANGUAGE, results)], tmp_path).read_text()
     assert page.count('<th scope="row">torch</th>') == 1 and "peak_flops" not in page
 
 
@@ -131,11 +131,11 @@ def test_more_seeds_are_part_of_the_command(tmp_path):
     from decaylab.experiments.results import Results
 
     few = Results(one, {}, results._fetch, budget="mini")
-    page = report.build([(LANGUAGE, few)], tmp_path)
+    page = reporting.build([(LANGUAGE, few)], tmp_path)
     assert "decaylab reproduce language --budget mini --seeds 1" in page.read_text()
 
 
 def test_an_experiment_that_another_command_trains_names_that_one(tmp_path):
     item = (replace(LANGUAGE, command="python examples/mine.py"), language_results())
-    text = report.build([item], tmp_path).read_text()
+    text = reporting.build([item], tmp_path).read_text()
     assert "python examples/mine.py" in text and "decaylab reproduce language" not in text

@@ -7,7 +7,7 @@ from tests.support.synthetic import Row
 
 from decaylab.experiments.results import Results
 from decaylab.experiments.spec import Chart
-from decaylab.report.aggregate import drawn, thin
+from decaylab.reporting.aggregate import drawn, thin
 
 
 def chart(table, **changes):

@@ -2,10 +2,10 @@ import altair as alt
 import pytest
 from tests.support.report_sample import items
 
-from decaylab.report import figures
-from decaylab.report.aggregate import drawn
-from decaylab.report.figure import Figure
-from decaylab.report.palette import colours
+from decaylab.reporting import figures
+from decaylab.reporting.aggregate import drawn
+from decaylab.reporting.figure import Figure
+from decaylab.reporting.palette import colours
 
 CHARTS = [(experiment.id, chart.id) for experiment, _ in items() for chart in experiment.charts]
 

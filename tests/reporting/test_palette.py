@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from decaylab.report.palette import NEUTRAL, PLAIN, colours, ramp
+from decaylab.reporting.palette import NEUTRAL, PLAIN, colours, ramp
 
 
 def luminance(colour):

@@ -9,7 +9,7 @@ __all__ = ["build"]
 
 def __getattr__(name: str) -> Any:
     if name == "build":  # loaded late: the chart libraries take half a second
-        from decaylab.report.page import build
+        from decaylab.reporting.page import build
 
         return build
-    raise AttributeError(f"module 'decaylab.report' has no attribute {name!r}")
+    raise AttributeError(f"module 'decaylab.reporting' has no attribute {name!r}")

@@ -22,10 +22,10 @@ from decaylab.experiments.evidence import Verdict
 from decaylab.experiments.results import ENDED, Results
 from decaylab.experiments.spec import Experiment
 from decaylab.files import atomic_write_text
-from decaylab.report import figures, forest, look, numbers, palette, verdicts
-from decaylab.report.aggregate import drawn
-from decaylab.report.figure import Figure
-from decaylab.report.tables import Sheet
+from decaylab.reporting import figures, forest, look, numbers, palette, verdicts
+from decaylab.reporting.aggregate import drawn
+from decaylab.reporting.figure import Figure
+from decaylab.reporting.tables import Sheet
 
 BADGES = {Verdict.HOLDS: "✓", Verdict.FAILS: "✗", Verdict.UNDECIDED: "?", Verdict.NOT_TESTABLE: "–"}
 _CLASSES = {v: v.name.lower().replace("_", "-") for v in Verdict}
@@ -135,7 +135,7 @@ def _sections(items: Sequence[tuple[Experiment, Results]]) -> list[_Section]:
 
 
 def _render(sections: list[_Section], specs: dict[str, dict[str, Any]]) -> str:
-    loader = jinja2.PackageLoader("decaylab.report", "template")
+    loader = jinja2.PackageLoader("decaylab.reporting", "template")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
     def read(name: str) -> Markup:

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from decaylab.report.figure import Figure
+from decaylab.reporting.figure import Figure
 
 DASHES: tuple[list[int], ...] = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 4])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")

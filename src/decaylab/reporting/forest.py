@@ -7,7 +7,7 @@ import math
 from markupsafe import Markup
 
 from decaylab.experiments.evidence import Comparison
-from decaylab.report.numbers import plain
+from decaylab.reporting.numbers import plain
 
 WIDTH, HEIGHT = 320, 44
 _LEFT, _RIGHT, _MIDDLE = 8, WIDTH - 8, 16

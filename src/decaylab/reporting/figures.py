@@ -8,9 +8,9 @@ import altair as alt
 import pandas as pd
 from altair.utils.schemapi import debug_mode
 
-from decaylab.report import look
-from decaylab.report.aggregate import thin
-from decaylab.report.figure import Figure
+from decaylab.reporting import look
+from decaylab.reporting.aggregate import thin
+from decaylab.reporting.figure import Figure
 
 _Mark = tuple[Any, float]  # a layer and its opacity
 _SHARED = "points"

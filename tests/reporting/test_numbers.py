@@ -3,8 +3,8 @@ import math
 import pytest
 
 from decaylab.experiments.statistics import mean_comparison
-from decaylab.report import numbers
-from decaylab.report.forest import picture
+from decaylab.reporting import numbers
+from decaylab.reporting.forest import picture
 
 BELOW = (-math.inf, 0.0)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from decaylab.experiments.spec import Table
-from decaylab.report import numbers
+from decaylab.reporting import numbers
 
 # A browser drops control characters, or takes them for errors; tabs and line ends are drawn as what they are.
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
