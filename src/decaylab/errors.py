@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 _WHOLE_LIST, _A_FEW = 40, 6
+_LONGEST = 80
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxlong, _BRIEF.maxother = 3, _LONGEST, _LONGEST, _LONGEST
 
 
 class DecaylabError(Exception):
@@ -14,6 +18,29 @@ class DecaylabError(Exception):
     The message is one line: what is wrong and what to do. The command line prints it without a traceback and exits
     with code 2; in Python it is an ordinary exception.
     """
+
+
+def shown(value: object, *, quoted: bool = True, longest: int = _LONGEST) -> str:
+    r"""Return what a message shows of something that somebody else wrote: one printable line of bounded length.
+
+    Args:
+        value: Anything: megabytes of text, numbers of thousands of digits and deep nesting are cut.
+        quoted: Put text into quotes, as ``repr`` does.
+        longest: Characters of the result; more for a path, which is of no use in part.
+
+    >>> shown("a\nb"), len(shown("a" * 10**6)), shown("ok", quoted=False)
+    ("'a\\nb'", 80, 'ok')
+    """
+    if isinstance(value, str):
+        half = longest // 2
+        text = repr(value if len(value) <= longest else value[:half] + value[-half:])
+        text = text if quoted else text[1:-1]
+        return text if len(text) <= longest else f"{text[: half - 2]}...{text[-(half - 1) :]}"
+    try:
+        text = _BRIEF.repr(value)
+    except (ValueError, RecursionError):  # Python does not write out a number of thousands of digits
+        text = type(value).__name__
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> DecaylabError:
@@ -28,8 +55,8 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> DecaylabError:
         An error with up to three near matches, and the whole list while it is short, or else some of it.
     """
     known = sorted(choices)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    message = f"unknown {kind} {name!r}"
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) if len(name) <= _LONGEST else []
+    message = f"unknown {kind} {shown(name)}"
     if near:
         message += f"; did you mean {' or '.join(repr(n) for n in near)}?"
     if not known:

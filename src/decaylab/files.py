@@ -23,6 +23,16 @@ def data_home() -> Path:
     return Path(override).expanduser() if override else Path(platformdirs.user_data_dir("decaylab", appauthor=False))
 
 
+def cache_home() -> Path:
+    """Return the folder for what can be computed again: the platform's cache folder, or ``cache`` in `data_home`.
+
+    The latter where the environment variable ``DECAYLAB_HOME`` is set.
+    """
+    if os.environ.get("DECAYLAB_HOME"):
+        return data_home() / "cache"
+    return Path(platformdirs.user_cache_dir("decaylab", appauthor=False))
+
+
 def require_folder(path: Path) -> None:
     """Make a folder, if it is missing, that files can be written into; asked before hours of work for them.
 

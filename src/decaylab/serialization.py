@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from decaylab.errors import DecaylabError, unknown
+from decaylab.errors import DecaylabError, shown, unknown
 
 T = TypeVar("T")
+_LARGEST_FILE = 64 * 2**20
 
 
 def encode(value: Any) -> Any:
@@ -73,12 +76,12 @@ def decode(cls: type[T], content: Any, path: str = "", base: T | None = None) ->
         DecaylabError: An unknown key (with near matches), a missing one, or a value of the wrong type.
     """
     if not isinstance(content, dict):
-        raise DecaylabError(f"{path.rstrip('.') or cls.__name__}: expected settings in braces, got {content!r}")
+        raise DecaylabError(f"{path.rstrip('.') or cls.__name__}: expected settings in braces, got {shown(content)}")
     hints = get_type_hints(cls)
     names = [item.name for item in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in content:
         if key not in names:
-            raise unknown("setting", f"{path}{key}", [f"{path}{name}" for name in names])
+            raise unknown("setting", f"{path}{shown(key, quoted=False)}", [f"{path}{name}" for name in names])
     defaults = {item.name: _default(item) for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if base is not None:
         defaults = {name: getattr(base, name) for name in names}
@@ -99,7 +102,7 @@ def _decode(hint: Any, value: Any, path: str, default: Any = None) -> Any:
         return _decode_union(get_args(hint), value, path)
     if origin is Literal:
         if value not in get_args(hint):
-            raise unknown(f"value for {path}", str(value), [str(choice) for choice in get_args(hint)])
+            raise unknown(f"value for {path}", shown(value, quoted=False), [str(choice) for choice in get_args(hint)])
         return value
     if origin is tuple:
         return _decode_tuple(get_args(hint), value, path)
@@ -107,7 +110,7 @@ def _decode(hint: Any, value: Any, path: str, default: Any = None) -> Any:
         return float(value)
     if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    raise DecaylabError(f"{path} must be {hint.__name__}, not {value!r}")
+    raise DecaylabError(f"{path} must be {hint.__name__}, not {shown(value)}")
 
 
 def _decode_union(choices: tuple[Any, ...], value: Any, path: str) -> Any:
@@ -129,9 +132,54 @@ def _decode_union(choices: tuple[Any, ...], value: Any, path: str) -> Any:
 
 def _decode_tuple(items: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise DecaylabError(f"{path} must be a list, not {value!r}")
+        raise DecaylabError(f"{path} must be a list, not {shown(value)}")
     if len(items) == 2 and items[1] is Ellipsis:
         return tuple(_decode(items[0], v, f"{path}[{i}]") for i, v in enumerate(value))
     if len(items) != len(value):
         raise DecaylabError(f"{path} must have {len(items)} entries, not {len(value)}")
     return tuple(_decode(item, v, f"{path}[{i}]") for i, (item, v) in enumerate(zip(items, value, strict=True)))
+
+
+def read_json(path: Path, expected: str) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: The file.
+        expected: What it should hold, for the message (``"a model's settings"``).
+
+    Raises:
+        DecaylabError: It is missing, unreadable, larger than 64 MiB, not UTF-8, not JSON, nested too deeply, or has a
+            number of thousands of digits.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise DecaylabError(f"{path} has {path.stat().st_size:,} bytes: expected {expected} as JSON")
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise DecaylabError(f"{path} is missing: expected {expected} as JSON") from None
+    except OSError as error:
+        raise DecaylabError(f"{path} cannot be read: {error.strerror or type(error).__name__}") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise DecaylabError(f"{path} is damaged ({_reason(error)}): expected {expected} as JSON") from None
+
+
+def read_object(path: Path, expected: str) -> dict[str, Any]:
+    """Read a JSON file that holds one object.
+
+    Raises:
+        DecaylabError: See `read_json`; or it holds something else.
+    """
+    content = read_json(path, expected)
+    if not isinstance(content, dict):
+        raise DecaylabError(f"{path} holds {shown(content)}: expected {expected} in braces")
+    return content
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg} in line {error.lineno}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8: {error.reason} at byte {error.start}"
+    if isinstance(error, ValueError):  # Python refuses to turn thousands of digits into a number
+        return "a number has too many digits"
+    return "nested too deeply"

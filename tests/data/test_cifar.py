@@ -188,6 +188,42 @@ def test_damaged_archives_are_named(tmp_path, kind):
         data.vision("cifar10", root=tmp_path)
 
 
+@pytest.mark.parametrize("where", ["a wanted file", "another file", "a header"])
+def test_archives_that_unpack_to_far_too_much_are_refused(tmp_path, monkeypatch, where):
+    """A tar of zeros shrinks a thousandfold; neither memory nor disk may be filled before that is noticed."""
+    monkeypatch.setattr(cifar, "_MOST_BYTES", 2**20)
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    entry = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin" if where == "a wanted file" else "other.bin")
+    entry.size = 2**24
+    if where == "a header":
+        entry.type = tarfile.XHDTYPE
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(entry, io.BytesIO(bytes(2**24)))
+    assert path.stat().st_size < 2**16
+    with pytest.raises(DecaylabError, match="unpacks to far more than the images need"):
+        data.vision("cifar10", root=tmp_path)
+
+
+def test_a_link_in_an_archive_is_not_followed(tmp_path):
+    (tmp_path / "secret").write_bytes(bytes(3073))
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name in (*NAMES["cifar10"][1], NAMES["cifar10"][2]):
+            entry = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            entry.type, entry.linkname = tarfile.SYMTYPE, str(tmp_path / "secret")
+            tar.addfile(entry)
+    with pytest.raises(DecaylabError, match=r"is not cifar-10-binary\.tar\.gz: it lacks"):
+        data.vision("cifar10", root=tmp_path)
+
+
+def test_a_file_of_far_too_many_records_is_not_read(tmp_path):
+    _write(tmp_path, "cifar10", *_random("cifar10"))
+    with (tmp_path / "test_batch.bin").open("r+b") as file:
+        file.truncate(2**40 // 3073 * 3073)  # a sparse file takes no room
+    with pytest.raises(DecaylabError, match="expected at most 50,000 records"):
+        data.vision("cifar10", root=tmp_path)
+
+
 def test_an_empty_folder_says_what_was_expected(tmp_path):
     with pytest.raises(DecaylabError, match=r"no cifar10 in .*expected test_batch.bin, cifar-10-binary.tar.gz or"):
         data.vision("cifar10", root=tmp_path)

@@ -1,5 +1,6 @@
 """OpenWebText's machinery on a small made-up data set: the split, interruptions at any place, imports."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -107,8 +108,8 @@ def test_files_prepared_elsewhere(tmp_path, monkeypatch):
     class Fake:
         vocab_size, end_of_text = 50257, 50256
 
-    monkeypatch.setattr(openwebtext, "open_tokenizer", lambda name: Fake())
-    monkeypatch.setattr(openwebtext, "open_stream", lambda folder: None)
+    monkeypatch.setattr(openwebtext, "open_tokenizer", lambda name, root: Fake())
+    monkeypatch.setattr(openwebtext, "open_stream", lambda folder, root: None)
     ids = np.array([15496, 995, 50256] * 10, dtype="<u2")
     ids.tofile(tmp_path / "train.bin")
     with pytest.raises(DecaylabError, match=r"val.bin is missing or damaged: expected uint16"):
@@ -119,7 +120,8 @@ def test_files_prepared_elsewhere(tmp_path, monkeypatch):
     ids[:3].tofile(tmp_path / "val.bin")
     folder = openwebtext.import_openwebtext(tmp_path)
     assert (folder / "train.bin").read_bytes() == ids.tobytes()
-    assert json.loads((folder / "manifest.json").read_text())["train"] == {"tokens": 30}
+    facts = {"tokens": 30, "sha256": hashlib.sha256(ids.tobytes()).hexdigest(), "largest": 50256}
+    assert json.loads((folder / "manifest.json").read_text())["train"] == facts
     with pytest.raises(DecaylabError, match="is already in"):
         openwebtext.import_openwebtext(tmp_path)
 

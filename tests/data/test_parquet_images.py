@@ -1,7 +1,9 @@
 """Parquet with the hub's schema: PNG files made by a slow encoder, every filter, both label columns, damage."""
 
 import struct
+import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from decaylab import data
-from decaylab.data.png import decode_pngs
+from decaylab.data import parquet_images
 from decaylab.errors import DecaylabError
 
 
@@ -44,28 +46,66 @@ def _images(number, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (number, 32, 32, 3), dtype=np.uint8)
 
 
+def _decoded(files):
+    """Decode image cells as the reader of a file does."""
+    return parquet_images._decode([{"bytes": file} for file in files], Path("a.parquet"), 0)
+
+
 def test_every_filter_and_their_mixture():
     pixels = _images(7)
     pixels[6] = pixels[6] // 64  # smooth enough for ties between the neighbours
     filters = [[0], [1], [2], [3], [4], [4, 0, 2, 3, 1], [4, 3]]
     files = [_png(p, f) for p, f in zip(pixels, filters, strict=True)]
-    assert np.array_equal(decode_pngs(files), pixels)
+    assert np.array_equal(_decoded(files), pixels)
+
+
+def _bomb(side):
+    """A picture of side x side black pixels in a few kilobytes."""
+    packer = zlib.compressobj(9)
+    rows = packer.compress(b"\0" * (1 + 3 * side)) + b"".join(
+        packer.compress(b"\0" * (1 + 3 * side)) for _ in range(side - 1)
+    )
+    small = _png(_images(1)[0], [0])
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    return small[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", rows + packer.flush()) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(
     ("file", "message"),
     [
         (b"GIF89a", "image 1: not a PNG"),
-        (_png(_images(1)[0], [0], colour_type=3), "image 1: 8 bits, colour type 3"),
-        (_png(_images(1)[0][:8], [0]), "image 1: 32 x 8 pixels, the first has 32 x 32"),
+        (_png(_images(1)[0], [0], colour_type=3), "image 1: "),
+        (_png(_images(1)[0][:8], [0]), "image 1: it has 32 x 8 pixels of mode RGB"),
         (_png(_images(1)[0], [0])[:400], "image 1: "),
         (_png(_images(1)[0], [0])[:20], "image 1: "),
-        (_png(_images(1)[0], [0])[:8], "image 1: no header"),
+        (_png(_images(1)[0], [0])[:8], "image 1: not a PNG"),
+        (_bomb(5000), "image 1: it has 5000 x 5000 pixels"),
+        (_bomb(20000), "image 1: "),
     ],
 )
-def test_other_files_are_refused(file, message):
-    with pytest.raises(ValueError, match=message):
-        decode_pngs([_png(_images(1)[0], [0]), file])
+def test_other_files_are_refused_before_they_are_unpacked(file, message):
+    tracemalloc.start()
+    with pytest.raises(DecaylabError, match=message) as caught:
+        _decoded([_png(_images(1)[0], [0]), file])
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_a_small_file_of_many_large_cells_is_refused_soon(tmp_path):
+    """Equal cells are stored once: 60,000 rows of one image take a few kilobytes."""
+    rows = [{"bytes": _png(_images(1)[0], [0]), "path": None}] * 60_000
+    pq.write_table(pa.table({"img": rows, "label": [0] * 60_000}), tmp_path / "train-0.parquet")
+    with pytest.raises(DecaylabError, match="expected at most 50,000 images"):
+        data.vision("cifar10", root=tmp_path)
+    labels = pa.array([None], pa.int64())
+    pq.write_table(pa.table({"img": rows[:1], "label": labels}), tmp_path / "train-0.parquet")
+    with pytest.raises(DecaylabError, match="expected a label in each row"):
+        data.vision("cifar10", root=tmp_path)
 
 
 def _write(folder, split, pixels, columns, image="img"):

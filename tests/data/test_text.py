@@ -171,10 +171,7 @@ def test_gpt2_without_its_files():
 def test_damaged_gpt2_files(tmp_path):
     (tmp_path / "vocab.bpe").write_text("#version: 0.2\na b\n")
     (tmp_path / "encoder.json").write_text('{"a": 0, "b": 1, "ab": 2}')
-    with pytest.raises(DecaylabError, match=r"encoder.json is damaged: expected 50,257 tokens, found 4"):
-        open_tokenizer("gpt2", tmp_path)
-    (tmp_path / "encoder.json").write_text("{")
-    with pytest.raises(DecaylabError, match="is damaged: expected GPT-2's files"):
+    with pytest.raises(DecaylabError, match=r"vocab.bpe is damaged: expected GPT-2's file with sha256 1ce1664773c5"):
         open_tokenizer("gpt2", tmp_path)
 
 
@@ -196,7 +193,7 @@ def _damage_manifest(folder):
 
 def _damage_tokenizer(folder):
     (folder / "tokenizer.json").write_text("{}")
-    return r"tokenizer.json is damaged: expected a tokenizer in JSON"
+    return r"tokenizer.json is damaged: expected the tokenizer that was trained"
 
 
 @pytest.mark.parametrize("damage", [_damage_short, _damage_missing, _damage_manifest, _damage_tokenizer])
@@ -241,6 +238,38 @@ def test_a_file_that_is_not_text_and_a_corpus_that_is_too_small(tmp_path):
         data.text(f"folder:{tmp_path}")
 
 
+def test_odd_entries_of_a_folder(tmp_path):
+    name = _folder(tmp_path / "t")
+    (tmp_path / "t" / os.fsdecode(b"caf\xe9.txt")).write_text("a name that is not UTF-8\n" * 9)
+    digest = open_corpus(name).digest()
+    assert len(data.text(name).train) > 100
+    (tmp_path / "t" / os.fsdecode(b"caf\xe9.txt")).rename(tmp_path / "t" / "cafe.txt")
+    assert open_corpus(name).digest() != digest
+    os.mkfifo(tmp_path / "t" / "pipe.txt")
+    with pytest.raises(DecaylabError, match=r"pipe.txt is not a file with content"):
+        data.text(name)
+    (tmp_path / "t" / "pipe.txt").unlink()
+    (tmp_path / "t" / "gone.txt").symlink_to("nowhere")
+    with pytest.raises(DecaylabError, match=r"gone.txt cannot be read: No such file"):
+        data.text(name)
+    for odd in ("folder:~nobody-of-this-name/x", "folder:a\0b\x1b[31m"):
+        with pytest.raises(DecaylabError, match=r"names no folder|is not a folder") as caught:
+            data.text(odd)
+        assert str(caught.value).isprintable()
+
+
+def test_text_of_a_known_digest(tmp_path):
+    name = _folder(tmp_path)
+    digest = open_corpus(name).digest()
+    with pytest.raises(DecaylabError, match=r"has changed since this run was made \(sha256 000000000000\.\.\., now"):
+        data.text(name, sha256="0" * 64)
+    first = data.text(name, sha256=digest)
+    (tmp_path / "text03.txt").write_text("changed\n")
+    assert data.text(name, sha256=digest).folder == first.folder  # encoded before: it is still there
+    with pytest.raises(DecaylabError, match="has changed since this run was made"):
+        data.text(name, "ascii", sha256=digest)
+
+
 def test_several_processes_start_at_once(tmp_path):
     name = _folder(tmp_path)
     code = (
@@ -259,7 +288,7 @@ def test_several_processes_start_at_once(tmp_path):
 def test_without_a_lock_the_rename_decides(tmp_path, monkeypatch):
     from contextlib import nullcontext
 
-    from decaylab.data import stream
+    from decaylab.data import text_streams as stream
 
     name = _folder(tmp_path)
     first = data.text(name)
@@ -276,4 +305,13 @@ def test_the_manifest_is_json_for_people(tmp_path):
     stream = data.text(_folder(tmp_path), "ascii")
     manifest = json.loads((stream.folder / "manifest.json").read_text())
     assert manifest == stream.manifest
-    assert {"format", "corpus", "tokenizer", "vocab_size", "end_of_text", "train", "val"} == set(manifest)
+    assert list(manifest) == [
+        "format",
+        "corpus",
+        "tokenizer",
+        "tokenizer_sha256",
+        "vocab_size",
+        "end_of_text",
+        "train",
+        "val",
+    ]

@@ -11,13 +11,10 @@ from decaylab.data.corpus import open_corpus
 from decaylab.data.download import fetch
 from decaylab.data.tokenizer import GPT2_FILES, BytePairs, gpt2_folder
 from decaylab.errors import DecaylabError, unknown
+from decaylab.files import atomic_write_bytes
 
-# The vocabulary as OpenAI published it, with its hashes.
+# The vocabulary as OpenAI published it.
 _GPT2_SITE = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
-_GPT2_HASHES = {
-    "vocab.bpe": "sha256:1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-    "encoder.json": "sha256:196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-}
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,8 @@ def get(
     Args:
         name: A name of the catalogue.
         source: Files that somebody has already, instead of a download: the official archive or its folder (CIFAR), the
-            folder of ``vocab.bpe`` and ``encoder.json`` (gpt2) or of ``train.bin`` and ``val.bin`` (openwebtext).
+            folder of ``vocab.bpe`` and ``encoder.json`` (gpt2), or of ``train.bin`` and ``val.bin`` or the hub's
+            parquet files (openwebtext).
         tokenizer: For ``"openwebtext"``: ``"gpt2"``, ``"bytes"`` or ``"ascii"``.
         progress: Called with lines about what happens.
 
@@ -117,21 +115,23 @@ def get(
         return f"{name} is in {cifar.get_cifar(name, source, progress=progress is not None)}"
     if name == "gpt2":
         return f"gpt2 is in {_get_gpt2(source, progress is not None)}"
-    if source is not None:
-        return f"openwebtext is in {openwebtext.import_openwebtext(source)}"
     if tokenizer == "gpt2":
         _get_gpt2(None, progress is not None)
+    if source is not None and (source / "train.bin").exists():
+        return f"openwebtext is in {openwebtext.import_openwebtext(source, tokenizer)}"
+    if source is not None and not openwebtext.parquet_files(source):
+        raise DecaylabError(f"{source} has neither train.bin and val.bin nor *.parquet: give a folder with either")
     report = None if progress is None else lambda n, tokens: progress(f"{n:,} documents, {tokens:,} tokens")
-    return f"openwebtext is in {openwebtext.get_openwebtext(tokenizer, progress=report)}"
+    return f"openwebtext is in {openwebtext.get_openwebtext(tokenizer, source=source, progress=report)}"
 
 
 def _get_gpt2(source: Path | None, progress: bool) -> Path:
     folder = gpt2_folder()
     if not is_available("gpt2"):
         folder.mkdir(parents=True, exist_ok=True)
-        for file in GPT2_FILES:
-            path = fetch(_GPT2_SITE + file, folder, _GPT2_HASHES[file], source=source, progress=progress)
+        for file, digest in GPT2_FILES.items():
+            path = fetch(_GPT2_SITE + file, folder, f"sha256:{digest}", source=source, progress=progress)
             if path.parent != folder:
-                (folder / file).write_bytes(path.read_bytes())
+                atomic_write_bytes(folder / file, path.read_bytes())
     BytePairs.gpt2(folder)
     return folder

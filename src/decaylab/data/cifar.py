@@ -6,14 +6,19 @@ then fine label), then 3,072 bytes, the red, green and blue plane of 32x32 pixel
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import tarfile
 import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from decaylab.data.digests import file_digests
 from decaylab.data.download import fetch
 from decaylab.data.images import Images
 from decaylab.data.parquet_images import read_parquet
@@ -21,6 +26,9 @@ from decaylab.errors import DecaylabError
 from decaylab.files import data_home
 
 _PIXELS = 3 * 32 * 32
+# No file of the official archives has more records, and no archive more bytes when it is unpacked.
+_MOST_RECORDS = 50_000
+_MOST_BYTES = 2**28
 _SITE = "https://www.cs.toronto.edu/~kriz/"
 
 
@@ -128,24 +136,42 @@ def unpack(dataset: str, packed: Path, home: Path) -> Path:
         DecaylabError: When the archive cannot be read or lacks a file.
     """
     archive = _ARCHIVES[dataset]
-    names = [f"{archive.folder}/{name}" for name in (*archive.train, archive.test)]
+    missing = {f"{archive.folder}/{name}" for name in (*archive.train, archive.test)}
     target = home / archive.folder
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home) as scratch:
         try:
-            with tarfile.open(packed) as tar:
-                members = [tar.getmember(name) for name in names]
-                tar.extractall(scratch, members=members, filter="data")
-        except (tarfile.TarError, EOFError, OSError) as error:
+            with gzip.open(packed) as stream:
+                bounded = cast("IO[bytes]", _Bounded(stream, _MOST_BYTES))
+                with tarfile.open(fileobj=bounded, mode="r|") as tar:
+                    for member in tar:
+                        if member.name in missing and member.isreg():
+                            tar.extract(member, scratch, filter="data")
+                            missing.discard(member.name)
+        except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
             raise DecaylabError(f"{packed} is damaged: expected the archive {archive.file_name} ({error})") from error
-        except KeyError as error:
-            raise DecaylabError(f"{packed} is not {archive.file_name}: {error.args[0]}") from error
+        if missing:
+            raise DecaylabError(f"{packed} is not {archive.file_name}: it lacks {min(missing)}")
         try:
             (Path(scratch) / archive.folder).rename(target)
         except OSError:
             if not target.is_dir():  # else another process was faster, with the same files
                 raise
     return target
+
+
+class _Bounded:
+    """A stream that refuses to give more than an archive of this kind holds, whatever its headers claim."""
+
+    def __init__(self, stream: gzip.GzipFile, limit: int) -> None:
+        self._stream, self._left = stream, limit
+
+    def read(self, size: int) -> bytes:
+        content = self._stream.read(min(size, self._left + 1))
+        self._left -= len(content)
+        if self._left < 0:
+            raise OSError("it unpacks to far more than the images need")
+        return content
 
 
 def find_cifar(dataset: str, root: str | Path | None = None) -> Path:
@@ -172,6 +198,22 @@ def find_cifar(dataset: str, root: str | Path | None = None) -> Path:
     )
 
 
+def cifar_digest(dataset: str) -> str:
+    """Return a digest (64 hex digits) of the files that `read_cifar` reads from decaylab's data folder.
+
+    Raises:
+        DecaylabError: Nothing is there.
+    """
+    archive, folder = _ARCHIVES[dataset], find_cifar(dataset)
+    names = [*archive.train, archive.test]
+    if not (folder / archive.test).exists():
+        names = sorted(path.name for split in ("train", "test") for path in folder.glob(f"{split}*.parquet"))
+    digest = hashlib.sha256()
+    for name, content in zip(names, file_digests(folder, names), strict=True):
+        digest.update(f"{name} {content}\n".encode())
+    return digest.hexdigest()
+
+
 def _read_folder(dataset: str, folder: Path) -> Images:
     archive = _ARCHIVES[dataset]
     parts = [_read_records(folder / name, archive) for name in archive.train]
@@ -191,6 +233,11 @@ def _read_records(path: Path, archive: _Archive) -> tuple[NDArray[np.int64], NDA
     if not path.exists():
         raise DecaylabError(f"{path} is missing: expected {len(archive.train)} training files and {archive.test}")
     record = archive.label_bytes + _PIXELS
+    if path.stat().st_size > _MOST_RECORDS * record:
+        raise DecaylabError(
+            f"{path} is damaged: expected at most {_MOST_RECORDS:,} records of {record:,} bytes, found "
+            f"{path.stat().st_size:,} bytes"
+        )
     raw = np.fromfile(path, dtype=np.uint8)
     if not len(raw) or len(raw) % record:
         raise DecaylabError(

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from decaylab.errors import DecaylabError, unknown
+from decaylab.data.digests import file_digests
+from decaylab.errors import DecaylabError, shown, unknown
 
 END_OF_TEXT = "<|endoftext|>"
 # The comb: one piece in so many, of so many bytes. Smaller pieces make the two sides more alike: a five-gram model's
@@ -73,9 +74,11 @@ class Corpus:
                 number += len(pieces)
 
     def _read(self, name: str) -> Iterator[bytes]:
-        content = (self.root / name).read_bytes()
         try:
+            content = (self.root / name).read_bytes()
             content.decode("utf-8")
+        except OSError as error:
+            raise DecaylabError(f"{self.root / name} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise DecaylabError(
                 f"{self.root / name} is not text: expected UTF-8 ({error.reason} at byte {error.start})"
@@ -94,12 +97,14 @@ class Corpus:
         yield b"".join(lines)
 
     def digest(self) -> str:
-        """Return a hash (64 hex digits) of every name and byte of the corpus, and of the kind of split."""
+        """Return a hash (64 hex digits) of every name and byte of the corpus, and of the kind of split.
+
+        Raises:
+            DecaylabError: A file cannot be read.
+        """
         digest = hashlib.sha256(f"{self.split} {_ONE_IN} {_PIECE}\n".encode())
-        for name in self.files:
-            content = (self.root / name).read_bytes()
-            digest.update(f"{name} {len(content)}\n".encode())
-            digest.update(content)
+        for name, content in zip(self.files, file_digests(self.root, self.files), strict=True):
+            digest.update(os.fsencode(name) + f"\0{content}\n".encode())
         return digest.hexdigest()
 
 
@@ -117,7 +122,10 @@ def open_corpus(name: str) -> Corpus:
     if name == "stdlib":
         return _stdlib(Path(sysconfig.get_paths()["stdlib"]))
     if name.startswith("folder:"):
-        return _folder(name, Path(name.removeprefix("folder:")).expanduser())
+        try:
+            return _folder(name, Path(name.removeprefix("folder:")).expanduser())
+        except (RuntimeError, ValueError, OSError) as error:  # no such home, or no name that a file can have
+            raise DecaylabError(f"{shown(name)} names no folder ({error}): expected folder:PATH") from error
     raise unknown("corpus", name, ["stdlib", "openwebtext", "folder:PATH"])
 
 
@@ -136,7 +144,8 @@ def _stdlib(root: Path) -> Corpus:
 
 def _folder(name: str, root: Path) -> Corpus:
     if not root.is_dir():
-        raise DecaylabError(f"{root} is not a folder: a corpus is folder:PATH with text files in it")
+        where = shown(str(root), quoted=False, longest=4096)
+        raise DecaylabError(f"{where} is not a folder: a corpus is folder:PATH with text files in it")
     names = [n for n in _names(root, {"__pycache__"}) if Path(n).suffix.lower() in _TEXT_SUFFIXES]
     own_split = (root / "train").is_dir() and (root / "val").is_dir()
     if own_split:
@@ -151,11 +160,16 @@ def _folder(name: str, root: Path) -> Corpus:
 def _names(root: Path, left_out: set[str]) -> list[str]:
     """Return the files below a folder in byte order of their names, which no locale or file system changes."""
     found = []
-    for folder, subfolders, files in os.walk(root):
+    for folder, subfolders, files in os.walk(root, onerror=_refuse):
         subfolders[:] = [s for s in subfolders if s not in left_out and not s.startswith(".")]
         relative = Path(folder).relative_to(root)
         found += [(relative / file).as_posix() for file in files if not file.startswith(".")]
     return sorted(found, key=os.fsencode)
+
+
+def _refuse(error: OSError) -> None:
+    """Stop at a folder that cannot be listed: without its files it would be another corpus."""
+    raise DecaylabError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def _stretches(pieces: list[bytes], number: int, *, want_val: bool) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""How is OpenWebText turned into a token stream: document by document, resumable, with nothing kept but the tokens.
+"""OpenWebText as a token stream: document by document, resumable, with nothing kept but the tokens.
 
 The corpus is about 8 million web pages (9 billion GPT-2 tokens, 17 GB as uint16). One document in 2,000 is for
 validation, as in nanoGPT; which ones hangs on the document's number alone.
@@ -17,7 +17,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from decaylab.data.stream import SIDES, only_one, open_stream, stream_folder, write_manifest
+from decaylab.data import manifest as records
+from decaylab.data.manifest import SIDES, CorpusRecord
+from decaylab.data.stream import only_one, open_stream, stream_folder
 from decaylab.data.tokenizer import Tokenizer, open_tokenizer
 from decaylab.errors import DecaylabError
 from decaylab.files import atomic_write_text
@@ -43,8 +45,8 @@ def prepared_folder(tokenizer: str = "gpt2") -> Path:
     Raises:
         DecaylabError: When it was not prepared; names the command that does it.
     """
-    folder = stream_folder("openwebtext", tokenizer, f"{_HUB_NAME} {_ONE_IN} {_DOCUMENTS_PER_PART}")
-    if not (folder / "manifest.json").exists():
+    folder = _folder(tokenizer)
+    if not records.exists(folder):
         extra = "" if tokenizer == "gpt2" else f" --tokenizer {tokenizer}"
         begun = " (it was begun, and goes on where it stopped)" if _unfinished(folder).exists() else ""
         command = f"decaylab data get openwebtext{extra}"
@@ -56,6 +58,7 @@ def get_openwebtext(
     tokenizer: str = "gpt2",
     *,
     rows: Iterable[Mapping[str, Any]] | None = None,
+    source: Path | None = None,
     root: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -63,9 +66,11 @@ def get_openwebtext(
 
     Args:
         tokenizer: ``"gpt2"``, ``"bytes"`` or ``"ascii"``.
-        rows: Where the documents come from, as mappings with the key ``text``; None: streamed from the hub through
-            `datasets` (the extra ``openwebtext``). An object with ``state_dict`` and ``load_state_dict``, as `datasets`
-            has them, continues without reading what was done; any other is read again up to there.
+        rows: Where the documents come from, as mappings with the key ``text``; None: through `datasets` (the extra
+            ``openwebtext``), streamed from the hub or read from ``source``. An object with ``state_dict`` and
+            ``load_state_dict``, as `datasets` has them, continues without reading what was done; any other is read
+            again up to there.
+        source: Folder with the hub's parquet files, where somebody has them already.
         root: Folder with GPT-2's tokenizer files; None: decaylab's own.
         progress: Called with documents and tokens so far, after each part.
 
@@ -73,65 +78,72 @@ def get_openwebtext(
         The folder of the finished stream.
 
     Raises:
-        DecaylabError: When `datasets` is not installed, the hub cannot be reached, or the tokenizer is missing.
+        DecaylabError: When `datasets` is not installed, the hub cannot be reached, the files are not those of the data
+            set, or the tokenizer is missing.
     """
     chosen = open_tokenizer(tokenizer, root)
-    try:
-        return prepared_folder(tokenizer)
-    except DecaylabError:
-        folder = stream_folder("openwebtext", tokenizer, f"{_HUB_NAME} {_ONE_IN} {_DOCUMENTS_PER_PART}")
+    folder = _folder(tokenizer)
     with only_one(folder):
-        if not (folder / "manifest.json").exists():
+        if not records.exists(folder):
             work = _unfinished(folder)
             work.mkdir(parents=True, exist_ok=True)
-            state = _Writer(work, chosen).run(_stream() if rows is None else rows, progress)
-            facts = {"name": "openwebtext", "version": _HUB_NAME, "split": "documents", "documents": state["documents"]}
-            sides = {side: {"tokens": state[side]["tokens"], "parts_sha256": state[side]["hash"]} for side in SIDES}
-            if not all(facts["tokens"] for facts in sides.values()):
+            state = _Writer(work, chosen).run(_stream(source) if rows is None else rows, progress)
+            if not all(state[side]["tokens"] for side in SIDES):
                 raise DecaylabError(f"{state['documents']} documents are too few: one in {_ONE_IN:,} is for validation")
-            write_manifest(work, facts, tokenizer, chosen, sides)
-            (work / "progress.json").unlink()
-            work.rename(folder)
+            corpus = CorpusRecord(
+                name="openwebtext", version=_HUB_NAME, split="documents", documents=state["documents"]
+            )
+            _finish(work, folder, corpus, tokenizer, chosen)
     return folder
 
 
-def import_openwebtext(source: Path) -> Path:
-    """Take over ``train.bin`` and ``val.bin`` (uint16, GPT-2 ids) that somebody prepared with other code.
+def import_openwebtext(source: Path, tokenizer: str = "gpt2", root: Path | None = None) -> Path:
+    """Take over ``train.bin`` and ``val.bin`` (uint16 ids) that somebody prepared with other code, such as nanoGPT's.
 
     Args:
         source: The folder of the two files. They are linked, or copied where the disk cannot link.
+        tokenizer: What the ids are of: ``"gpt2"``, ``"bytes"`` or ``"ascii"``.
+        root: Folder with GPT-2's tokenizer files; None: decaylab's own.
 
     Returns:
         The folder of the stream.
 
     Raises:
-        DecaylabError: When a file is missing or is not a stream of GPT-2 ids.
+        DecaylabError: When a file is missing or is not a stream of such ids.
     """
-    folder = stream_folder("openwebtext", "gpt2", f"{_HUB_NAME} {_ONE_IN} {_DOCUMENTS_PER_PART}")
-    if (folder / "manifest.json").exists():
+    folder = _folder(tokenizer)
+    if records.exists(folder):
         raise DecaylabError(f"openwebtext is already in {folder}: remove that folder to take another one")
-    chosen = open_tokenizer("gpt2")
-    work = _unfinished(folder)
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    sides = {}
-    for side in SIDES:
-        path = source / f"{side}.bin"
-        if not path.is_file() or path.stat().st_size % 2 or not path.stat().st_size:
-            raise DecaylabError(f"{path} is missing or damaged: expected uint16 token ids")
-        tokens = np.memmap(path, dtype="<u2", mode="r")
-        largest = int(max(tokens[start : start + 2**24].max() for start in range(0, len(tokens), 2**24)))
-        if largest >= chosen.vocab_size:
-            raise DecaylabError(f"{path} is damaged: expected ids below {chosen.vocab_size}, found {largest}")
-        sides[side] = {"tokens": len(tokens)}
-        try:
-            os.link(path, work / f"{side}.bin")
-        except OSError:
-            shutil.copyfile(path, work / f"{side}.bin")
-    write_manifest(work, {"name": "openwebtext", "version": "imported", "split": "documents"}, "gpt2", chosen, sides)
-    work.rename(folder)
-    open_stream(folder)
+    chosen = open_tokenizer(tokenizer, root)
+    with only_one(folder):
+        work = _unfinished(folder)
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        for side in SIDES:
+            path = source / f"{side}.bin"
+            if not path.is_file():
+                raise DecaylabError(f"{path} is missing or damaged: expected uint16 token ids")
+            try:
+                os.link(path, work / path.name)
+            except OSError:
+                shutil.copyfile(path, work / path.name)
+        _finish(
+            work, folder, CorpusRecord(name="openwebtext", version="imported", split="documents"), tokenizer, chosen
+        )
+    open_stream(folder, root)
     return folder
+
+
+def _folder(tokenizer: str) -> Path:
+    return stream_folder("openwebtext", tokenizer, f"{_HUB_NAME} {_ONE_IN} {_DOCUMENTS_PER_PART}")
+
+
+def _finish(work: Path, folder: Path, corpus: CorpusRecord, name: str, tokenizer: Tokenizer) -> None:
+    """Write the record of two files of tokens and give their folder its name."""
+    manifest = records.write_manifest(work, corpus, name, tokenizer)
+    (work / "progress.json").unlink(missing_ok=True)
+    work.rename(folder)
+    records.vouch(folder, manifest)
 
 
 class _Writer:
@@ -163,7 +175,7 @@ class _Writer:
         return state
 
     def _progress(self) -> dict[str, Any]:
-        fresh: dict[str, Any] = {"documents": 0, "rows": None, **{side: {"tokens": 0, "hash": ""} for side in SIDES}}
+        fresh: dict[str, Any] = {"documents": 0, "rows": None, **{side: {"tokens": 0} for side in SIDES}}
         path = self._work / "progress.json"
         if not path.exists():
             return fresh
@@ -180,7 +192,7 @@ class _Writer:
         if skip and state["rows"] is not None and isinstance(rows, _Resumable):
             rows.load_state_dict(state["rows"])
             skip = 0
-        documents = (str(row["text"]).encode() for row in itertools.islice(rows, skip, None))
+        documents = (str(row["text"] or "").encode() for row in itertools.islice(rows, skip, None))
         while part := list(itertools.islice(documents, _DOCUMENTS_PER_PART)):
             yield part
 
@@ -194,7 +206,6 @@ class _Writer:
             file.flush()
             os.fsync(file.fileno())  # the progress must never promise what a power cut can take back
         facts["tokens"] += len(content) // 2
-        facts["hash"] = hashlib.sha256(facts["hash"].encode() + hashlib.sha256(content).digest()).hexdigest()
 
 
 def _unfinished(folder: Path) -> Path:
@@ -205,16 +216,36 @@ def _is_val(number: int) -> bool:
     return int.from_bytes(hashlib.sha256(f"openwebtext {number}".encode()).digest()[:8]) % _ONE_IN == 0
 
 
-def _stream() -> Iterable[Mapping[str, Any]]:
+def _stream(source: Path | None) -> Iterable[Mapping[str, Any]]:
+    """Return the documents in the data set's order: from the hub, or from its files in a folder."""
     try:
         import datasets
     except ImportError as error:
         raise DecaylabError("OpenWebText needs an extra: pip install 'decaylab[openwebtext]'") from error
+    files = None if source is None else parquet_files(source)
     try:
-        rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(_HUB_NAME, split="train", streaming=True)
+        rows: Any = (
+            datasets.load_dataset(_HUB_NAME, split="train", streaming=True)
+            if files is None
+            else datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+        )
+        columns = rows.column_names
     except Exception as error:  # any of the network's many exceptions: the way out is the same
+        if source is not None:
+            raise DecaylabError(
+                f"{source} cannot be read ({type(error).__name__}): expected parquet files with a column text"
+            ) from error
         raise DecaylabError(
             f"cannot reach {_HUB_NAME} on the hub ({type(error).__name__}): try again, or take over train.bin and "
-            "val.bin prepared elsewhere with `decaylab data get openwebtext --source FOLDER`"
+            "val.bin prepared elsewhere (or a copy of the hub's parquet files) with `decaylab data get openwebtext "
+            "--source FOLDER`"
         ) from error
-    return rows
+    if columns is not None and "text" not in columns:
+        where = _HUB_NAME if source is None else source
+        raise DecaylabError(f"{where} has the columns {', '.join(map(str, columns[:8]))}: expected a column text")
+    return rows  # type: ignore[no-any-return]
+
+
+def parquet_files(folder: Path) -> list[str]:
+    """Return the parquet files below a folder in order of their names, as a copy of the hub's data set has them."""
+    return sorted(str(path) for path in folder.rglob("*.parquet"))

@@ -13,11 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decaylab.data.corpus import END_OF_TEXT
-from decaylab.errors import DecaylabError, unknown
+from decaylab.data.digests import file_digest
+from decaylab.errors import DecaylabError, shown, unknown
 from decaylab.files import data_home
 
 Ids = NDArray[np.uint16]
-GPT2_FILES = ("vocab.bpe", "encoder.json")
+# OpenAI's files, and their digests as published.
+GPT2_FILES = {
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+}
 _NUL, _SUBSTITUTE = 0, 26
 
 
@@ -122,16 +127,17 @@ class BytePairs:
         for path in (merges, vocabulary):
             if not path.exists():
                 raise DecaylabError(f"{path} is missing: get GPT-2's tokenizer with `decaylab data get gpt2`")
+            expected = GPT2_FILES[path.name]
+            if file_digest(path) != expected:
+                raise DecaylabError(f"{path} is damaged: expected GPT-2's file with sha256 {expected[:12]}...")
         try:
             model = models.BPE.from_file(str(vocabulary), str(merges))
         except Exception as error:  # the Rust side raises plain Exception
-            raise DecaylabError(f"{vocabulary} or {merges} is damaged: expected GPT-2's files ({error})") from error
+            raise DecaylabError(f"{vocabulary} or {merges} cannot be read as GPT-2's files") from error
         inner = Inner(model)
         inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         inner.decoder = decoders.ByteLevel()
         inner.add_special_tokens([AddedToken(END_OF_TEXT, normalized=False)])
-        if inner.get_vocab_size() != 50257:
-            raise DecaylabError(f"{vocabulary} is damaged: expected 50,257 tokens, found {inner.get_vocab_size():,}")
         return cls(inner)
 
     @classmethod
@@ -148,7 +154,8 @@ class BytePairs:
         except OSError as error:
             raise DecaylabError(f"{path} cannot be read: {error.strerror}") from error
         except Exception as error:
-            raise DecaylabError(f"{path} is damaged: expected a tokenizer in JSON ({error})") from error
+            reason = shown(" ".join(str(error).split()), quoted=False)
+            raise DecaylabError(f"{path} is damaged: expected a tokenizer in JSON ({reason})") from error
 
     def to_json(self) -> str:
         """Return the whole tokenizer as JSON."""
