@@ -2,7 +2,7 @@
 
 import pytest
 
-from decaylab.errors import unknown
+from decaylab.errors import DecaylabError, printable, unknown
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,15 @@ from decaylab.errors import unknown
 )
 def test_the_line_about_an_unknown_name(name, choices, said):
     assert str(unknown("thing", name, choices)) == said
+
+
+def test_a_long_value_is_not_echoed_whole():
+    message = str(unknown("rule", "x" * 3_000_000, ["a", "b"]))
+    assert len(message) < 400 and "3,000,000 characters" in message
+    assert len(str(DecaylabError("y" * 3_000_000))) <= 2000
+
+
+def test_what_a_terminal_obeys_is_spelled():
+    assert printable("a\x1b]0;title\x07\x9b31m\r\u202e\ud800b\n\tc é 漢 👍") == (
+        "a\\x1b]0;title\\x07\\x9b31m\\r\\u202e\\ud800b\n\tc é 漢 👍"
+    )

@@ -12,7 +12,7 @@ SOURCE = Path(decaylab.__file__).parent
 # From the ground up; rooms on one row are siblings.
 ROWS = [
     {"errors"},
-    {"files", "quantities", "serialization"},
+    {"csv_cells", "files", "glossary", "quantities", "serialization"},
     {"schedules"},
     {"params", "tensors"},
     {"conventions"},

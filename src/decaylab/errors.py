@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+import unicodedata
 from collections.abc import Iterable
 
 _WHOLE_LIST, _A_FEW = 40, 6
-_LONGEST = 80
+_LONGEST, _LONGEST_MESSAGE = 80, 2000
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxlong, _BRIEF.maxother = 3, _LONGEST, _LONGEST, _LONGEST
 
@@ -15,9 +16,14 @@ _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxlong, _BRIEF.maxother = 3, _LONGEST
 class DecaylabError(Exception):
     """A mistake that the person in front of the terminal can mend.
 
-    The message is one line: what is wrong and what to do. The command line prints it without a traceback and exits
-    with code 2; in Python it is an ordinary exception.
+    The message is one line: what is wrong and what to do; of a very long one the middle is left out. The command line
+    prints it without a traceback and exits with code 2; in Python it is an ordinary exception.
     """
+
+    def __init__(self, message: str = "") -> None:
+        if len(message) > _LONGEST_MESSAGE:
+            message = f"{message[: _LONGEST_MESSAGE // 2 - 2]} … {message[1 - _LONGEST_MESSAGE // 2 :]}"
+        super().__init__(message)
 
 
 def shown(value: object, *, quoted: bool = True, longest: int = _LONGEST) -> str:
@@ -41,6 +47,27 @@ def shown(value: object, *, quoted: bool = True, longest: int = _LONGEST) -> str
     except (ValueError, RecursionError):  # Python does not write out a number of thousands of digits
         text = type(value).__name__
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def printable(text: str) -> str:
+    r"""Return text without anything that a terminal would obey: each such character in Python's spelling.
+
+    Escape sequences, other control characters (line ends and tabs stay), marks that turn the direction of writing, and
+    halves of characters that no terminal can write. What a model, a file's name or a reason says goes through this
+    before it is printed.
+
+    >>> printable("red: \x1b[31m")
+    'red: \\x1b[31m'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or not _acts(c) else ascii(c)[1:-1] for c in text)
+
+
+def _acts(character: str) -> bool:
+    # Cc: control; Cs: half of a pair; Zl and Zp: line ends of their own; Cf: formats, of which joiners are harmless.
+    category = unicodedata.category(character)
+    return category in ("Cc", "Cs", "Zl", "Zp") or (category == "Cf" and character not in "\u200c\u200d\xad")
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> DecaylabError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,15 @@ def data_home() -> Path:
     The platform's data folder for this user, or the environment variable ``DECAYLAB_HOME`` where it is set.
     """
     override = os.environ.get("DECAYLAB_HOME")
-    return Path(override).expanduser() if override else Path(platformdirs.user_data_dir("decaylab", appauthor=False))
+    return home_path(override) if override else Path(platformdirs.user_data_dir("decaylab", appauthor=False))
+
+
+def home_path(text: str) -> Path:
+    """Return a path with ``~`` as the home folder; a name that begins with a tilde and is no user's stays as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def cache_home() -> Path:
@@ -63,8 +71,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with _naming(path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -78,3 +87,36 @@ def atomic_write_bytes(path: Path, content: bytes) -> None:
 def atomic_write_text(path: Path, content: str) -> None:
     """Write UTF-8 ``content`` to ``path`` in one step (temporary name, then rename)."""
     atomic_write_bytes(path, content.encode())
+
+
+def atomic_write_together(folder: Path, contents: Mapping[str, str | bytes]) -> None:
+    """Write several files of one folder so that they belong together: all are written before the first is renamed.
+
+    On a disk that is full, nothing in the folder changes.
+
+    Args:
+        folder: Where; it is made if it is missing.
+        contents: Bytes, or text for UTF-8, by name below the folder (``"charts/a.csv"``), put there in their
+            order.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _naming(folder), tempfile.TemporaryDirectory(prefix=".decaylab-", dir=folder) as scratch:
+        for name, content in contents.items():
+            temporary = Path(scratch) / name
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
+        for name in contents:
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(Path(scratch) / name, target)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put a path into errors of the system that name none, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise

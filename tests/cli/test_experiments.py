@@ -36,7 +36,7 @@ def test_list_without_a_store(capsys):
 
 def test_list_counts_finished_runs(small_store, capsys):
     assert main(["list", "--json", "--store", str(small_store)]) == 0
-    listed = {e["id"]: e for e in json.loads(capsys.readouterr().out)}
+    listed = {e["id"]: e for e in json.loads(capsys.readouterr().out)["experiments"]}
     runs = len(studies.get("fig1").runs("smoke"))
     assert listed["fig1"]["budgets"]["smoke"] == {"runs": runs, "finished": runs, "diverged": 0}
     assert listed["fig1"]["budgets"]["paper"]["finished"] == 0

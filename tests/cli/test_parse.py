@@ -56,7 +56,7 @@ def test_an_objection_of_an_unknown_form_is_passed_on_in_one_line(monkeypatch):
         raise SystemExit(2)
 
     monkeypatch.setattr(tyro, "cli", refuse)
-    with pytest.raises(DecaylabError, match=r"^no such thing; `decaylab x --help` lists what it takes$"):
+    with pytest.raises(DecaylabError, match=r"^Oh no such thing; `decaylab x --help` lists what it takes$"):
         parse(lambda: None, [], prog="decaylab x")
 
 

@@ -10,8 +10,7 @@ from decaylab.decay.registry import TABLE
 def test_the_overview_names_every_rule(capsys):
     assert main(["rules"]) == 0
     shown = capsys.readouterr().out
-    # folded columns may cut a long name, never a short one
-    assert all(name in shown for name in TABLE if len(name) < 12)
+    assert all(name in shown for name in TABLE)  # in a pipe nothing is folded
 
 
 def test_one_rule_with_its_options(capsys):
@@ -23,7 +22,7 @@ def test_one_rule_with_its_options(capsys):
 
 def test_json(capsys):
     assert main(["rules", "--json"]) == 0
-    assert [entry["name"] for entry in json.loads(capsys.readouterr().out)] == list(TABLE)
+    assert [entry["name"] for entry in json.loads(capsys.readouterr().out)["rules"]] == list(TABLE)
 
 
 def test_markdown(capsys, tmp_path):

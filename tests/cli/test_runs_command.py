@@ -5,11 +5,14 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from decaylab.cli import main
+from decaylab.config.identity import run_id, to_dict
+from decaylab.config.schema import LanguageRun, VisionRun
 from decaylab.store.store import Store
 
 
@@ -18,7 +21,7 @@ def store(tmp_path):
     path = tmp_path / "some.db"
     with Store(path) as store:
         for run, status in (("aa11", "done"), ("ab22", "diverged"), ("cc33", "failed"), ("dd44", None)):
-            store.add(run, {"seed": 1}, kind="vision")
+            store.add(run, {"seed": int(run[2])}, kind="vision")
             store.lease(run, "w", seconds=0)
             if status is not None:
                 store.finish(run, "w", status=status, reason="[why]" if status == "failed" else "", step=20)
@@ -32,7 +35,7 @@ def store(tmp_path):
 def test_runs_lists_every_run(store, capsys):
     assert main(["runs", "--store", store]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["run", "kind", "status", "step", "test/error", "ended", "why"]
+    assert lines[0].split() == ["run", "kind", "status", "step", "seed", "test/error", "ended", "why"]
     assert [line.split()[:3] for line in lines[1:]] == [
         ["aa11", "vision", "done"],
         ["ab22", "vision", "diverged"],
@@ -48,7 +51,9 @@ def test_runs_lists_every_run(store, capsys):
 
 def test_runs_as_json_is_strict_json(store, capsys):
     assert main(["runs", "--store", store, "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    said = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    assert said["schema"] == "decaylab.runs/1"
+    rows = said["runs"]
     assert [row["status"] for row in rows] == ["done", "diverged", "failed", "abandoned"]
     assert rows[0]["last"] == {"test/error": 0.25, "train/loss": 2.0} and rows[1]["last"]["test/error"] is None
     assert rows[0]["config"] == {"seed": 1} and rows[0]["ended"].endswith("+00:00") and rows[3]["ended"] is None
@@ -56,7 +61,7 @@ def test_runs_as_json_is_strict_json(store, capsys):
 
 def test_runs_without_a_store_says_so(capsys, tmp_path):
     assert main(["runs"]) == 0 and "no runs yet" in capsys.readouterr().out
-    assert main(["runs", "--json"]) == 0 and json.loads(capsys.readouterr().out) == []
+    assert main(["runs", "--json"]) == 0 and json.loads(capsys.readouterr().out)["runs"] == []
     assert main(["runs", "--store", str(tmp_path / "typo.db")]) == 2
     assert "there is no store at" in capsys.readouterr().err
     assert not (tmp_path / "typo.db").exists()
@@ -95,6 +100,7 @@ def test_mistakes_are_named_and_write_nothing(store, tmp_path, monkeypatch, caps
 def test_neither_command_imports_torch(store, tmp_path):
     code = f"""
 import sys
+from dataclasses import replace
 from decaylab.cli import main
 assert main(["runs", "--store", {store!r}]) == 0
 assert main(["export", "--store", {store!r}, "--out", {str(tmp_path / "x.csv")!r}]) == 0
@@ -106,4 +112,60 @@ sys.exit("torch" in sys.modules)
 def test_in_a_pipe_no_title_is_cut(store):
     command = [sys.executable, "-m", "decaylab", "runs", "--store", str(store)]
     shown = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "40"}).stdout
-    assert shown.splitlines()[0].split() == ["run", "kind", "status", "step", "test/error", "ended", "why"]
+    assert shown.splitlines()[0].split() == ["run", "kind", "status", "step", "seed", "test/error", "ended", "why"]
+
+
+@pytest.fixture
+def varied(tmp_path):
+    """Two language runs of unlike decay and two vision runs of unlike seeds, with their whole configs."""
+    path = tmp_path / "varied.db"
+    decays = [replace(LanguageRun().decay, weight_decay=wd) for wd in (0.0, 0.1)]
+    runs = [LanguageRun(decay=decay) for decay in decays] + [VisionRun(seed=seed) for seed in (0, 7)]
+    with Store(path) as store:
+        for config in runs:
+            store.add(run_id(config), to_dict(config), kind=to_dict(config)["kind"])
+            with store.writer(run_id(config)) as writer:
+                writer.record({"step": 1, "train/loss": 1.0})
+    return str(path), [run_id(config) for config in runs]
+
+
+def test_runs_are_told_apart_by_the_settings_that_differ(varied, capsys):
+    path, _ = varied
+    assert main(["runs", "--store", path]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:6] == ["run", "kind", "status", "step", "weight_decay", "seed"]
+    assert [line.split()[4] for line in lines[1:3]] == ["0", "0.1"] and lines[4].split()[5] == "7"
+    assert main(["runs", "--store", path, "--settings", "seed"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[4] == "seed"
+    assert main(["runs", "--store", path, "--settings", "sed"]) == 2
+    assert "did you mean 'seed'" in capsys.readouterr().err
+
+
+def test_export_with_the_settings(varied, tmp_path):
+    path, ids = varied
+    out = tmp_path / "x.csv"
+    assert main(["export", "--store", path, "--out", str(out), "--config", "--wide"]) == 0
+    table = pd.read_csv(out).set_index("run")
+    assert table.loc[ids[1], "decay.weight_decay"] == 0.1 and table.loc[ids[3], "seed"] == 7
+    assert "model.width" not in table.columns  # the default in all
+    assert main(["export", "--store", path, "--out", str(out), "--config", "--runs", ids[1]]) == 0
+    assert list(pd.read_csv(out).columns) == ["run", "step", "key", "value", "decay.weight_decay"]
+
+
+def test_what_runs_say_of_themselves_does_not_reach_the_terminal_raw(tmp_path, capsys):
+    path = tmp_path / "x.db"
+    with Store(path) as store:
+        store.add("aa", {"data": {"corpus": "\x1b[2J"}}, kind="vision")
+        store.add("bb", {"data": {"corpus": "=cmd|' /C calc'!A0"}}, kind="vision")
+        for run in ("aa", "bb"):
+            store.lease(run, "w")
+            with store.writer(run) as writer:
+                writer.record({"step": 1, "train/loss": 1.0})
+            store.finish(run, "w", status="failed", reason="\x1b[31mred\x07\nand more")
+    assert main(["runs", "--store", str(path), "--metrics", "train/loss"]) == 0
+    shown = capsys.readouterr().out
+    assert not {"\x1b", "\x07"} & set(shown) and "\\x1b[31mred" in shown and len(shown.splitlines()) == 3
+    out = tmp_path / "x.csv"
+    assert main(["export", "--store", str(path), "--out", str(out), "--config"]) == 0
+    text = out.read_text()
+    assert "\x1b" not in text and "'=cmd" in text

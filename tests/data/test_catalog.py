@@ -39,7 +39,7 @@ def test_the_list(capsys):
     assert [line.split()[0] for line in lines[:6]] == list(catalog.CATALOG)
     assert "embedded" in lines[0] and "to get, 162 MB" in lines[1]
     assert main(["data", "list", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["datasets"]
     assert {row["name"]: row["available"] for row in rows} == {
         name: name in ("digits", "stdlib") for name in catalog.CATALOG
     }

@@ -1,12 +1,16 @@
 import csv
+import errno
 import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
+import pytest
 from tests.support.report_sample import LANGUAGE, SAID, VISION, language_results
 
 from decaylab import reporting
+from decaylab.reporting import manifest
 
 
 def test_everything_lies_beside_the_page(built):
@@ -14,7 +18,7 @@ def test_everything_lies_beside_the_page(built):
     charts = ["vision-by-rate", "vision-error", "vision-final", "vision-loss", "language-loss"]
     expected = [f"charts/{c}.{kind}" for c in charts for kind in ("svg", "csv")]
     expected += [f"charts/language-{name}.csv" for name in ("nothing", "said", "silence")]
-    assert names == sorted([*expected, "index.html", "verdicts.csv", "verdicts.json"])
+    assert names == sorted([*expected, "index.html", "page.json", "verdicts.csv", "verdicts.json"])
 
 
 def test_the_page_names_no_network_address_of_its_own(built):
@@ -36,9 +40,12 @@ def test_the_page_says_what_a_reader_needs(built):
         "? undecided",
         "not testable at this budget",
         "6 of 9 runs have ended",
-        "1 of 9 runs diverged",
+        "1 of 9 runs <a",
+        'title="95 % interval: ',
+        'title="g: Hedges',
+        '<div id="term-g"><dt>g</dt><dd>Hedges',
         "2.13.0",
-        "This asks for &lt;more&gt; than this budget has.",
+        "This asks for &lt;more&gt; than this <a",
         "Made up from a formula &amp; &lt;not&gt; a run.",
         "Nothing was recorded yet.",
         "decay.weight_decay",
@@ -116,11 +123,12 @@ def test_a_table_shows_numbers_with_their_interval_and_texts_as_they_are(built):
     assert "What &lt;they&gt; said" in built.read_text()
 
 
-def test_the_table_beside_it_has_every_column_and_the_text_itself(built):
+def test_the_table_beside_it_has_every_column_and_the_text_with_control_characters_spelled(built):
     with (built.parent / "charts" / "language-said.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert first == {
-        "wd": "0.1", "value": "1.53125", "value_low": "1.5", "value_high": "1.5625", "seeds": "5", "text": SAID
+        "wd": "0.1", "value": "1.53125", "value_low": "1.5", "value_high": "1.5625", "seeds": "5",
+        "text": SAID.replace("\x0b", "\\x0b").replace("\r", "\\r"),
     }  # fmt: skip
     assert second["value_low"] == second["text"] == ""
 
@@ -139,3 +147,70 @@ def test_an_experiment_that_another_command_trains_names_that_one(tmp_path):
     item = (replace(LANGUAGE, command="python examples/mine.py"), language_results())
     text = reporting.build([item], tmp_path).read_text()
     assert "python examples/mine.py" in text and "decaylab reproduce language" not in text
+
+
+def test_only_rules_known_to_be_older_than_the_runs_are_called_so(built, tmp_path, monkeypatch):
+    assert "fixed before the runs" not in built.read_text()  # a page of one's own
+    monkeypatch.setattr("decaylab.studies.all_ids", lambda: ("language",))
+    monkeypatch.setattr("decaylab.studies.get", lambda _: LANGUAGE)
+    text = reporting.build([(LANGUAGE, language_results())], tmp_path).read_text()
+    assert "rules that were fixed before the runs" in text
+    alike = replace(LANGUAGE, title="Another of the same id")
+    assert "fixed before the runs" not in reporting.build([(alike, language_results())], tmp_path).read_text()
+
+
+def _everything(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_full_disk_leaves_the_page_that_was_there(tmp_path, monkeypatch):
+    reporting.build([(LANGUAGE, language_results())], tmp_path)
+    before = _everything(tmp_path)
+    room = [40_000]
+    write = Path.write_bytes
+
+    def filling(path, content):
+        room[0] -= len(content)
+        if room[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", filling)
+    with pytest.raises(OSError, match="No space") as caught:
+        reporting.build([(replace(LANGUAGE, title="Newer"), language_results())], tmp_path)
+    assert caught.value.filename == str(tmp_path)  # the message names the folder
+    monkeypatch.undo()
+    assert _everything(tmp_path) == before
+
+
+def test_the_charts_of_a_page_that_is_replaced_go_with_it(tmp_path):
+    reporting.build([(LANGUAGE, language_results())], tmp_path, formats=("svg", "pdf"), titles=False)
+    (tmp_path / "charts" / "mine.svg").touch()
+    names = {path.name for path in (tmp_path / "charts").iterdir()}
+    assert {"language-loss.svg", "language-loss.pdf"} <= names
+    assert (tmp_path / "charts" / "language-loss.pdf").read_bytes().startswith(b"%PDF")
+    assert "charts/language-loss.pdf" in (tmp_path / "index.html").read_text()
+    reporting.build([(replace(LANGUAGE, id="other"), language_results())], tmp_path)
+    names = {path.name for path in (tmp_path / "charts").iterdir()}
+    assert "mine.svg" in names and "other-loss.svg" in names
+    assert not any(name.startswith("language") for name in names)
+
+
+def test_a_page_of_other_experiments_is_not_replaced_without_a_word(tmp_path):
+    assert manifest.replaced(tmp_path, [("language", "mini")]) is None
+    reporting.build([(LANGUAGE, language_results())], tmp_path)
+    assert manifest.replaced(tmp_path, [("language", "mini"), ("vision", "mini")]) is None
+    said = manifest.replaced(tmp_path, [("vision", "mini")])
+    assert "holds the page of language (mini)" in said and "--out names another folder" in said
+    for damage in (b"", b"[" * 100_000, b'{"schema": "decaylab.page/1"}', b"\xff"):
+        (tmp_path / "page.json").write_bytes(damage)
+        assert manifest.read(tmp_path) is None
+
+
+def test_no_cell_of_a_verdict_is_a_formula(tmp_path):
+    claims = tuple(replace(claim, sentence=f"=cmd|' /C calc'!A0 \x1b[31m{claim.id}") for claim in LANGUAGE.claims)
+    reporting.build([(replace(LANGUAGE, claims=claims), language_results())], tmp_path)
+    with (tmp_path / "verdicts.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows and all(row["sentence"].startswith("'=cmd") for row in rows)
+    assert not any("\x1b" in cell for row in rows for cell in row.values())

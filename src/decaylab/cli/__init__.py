@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
 from decaylab import __version__
-from decaylab.errors import DecaylabError, unknown
+from decaylab.errors import DecaylabError, printable, unknown
 
 # name -> (module:function, one line for the overview)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -33,8 +34,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "probe": ("decaylab.cli.probe:probe", "measure a checkpoint, or any model, with the probes"),
     "rules": ("decaylab.cli.rules:rules", "every decay rule: equation, what it is for, its memory, its paper"),
     "data": ("decaylab.cli.data:data", "the data sets: which are here, and how to get the others"),
+    "glossary": ("decaylab.cli.glossary:glossary", "what a term means, as the report and the docs use it"),
     "conformance": ("decaylab.cli.conformance:conformance", "hold an optimizer class to the identities of its decay"),
+    "completion": ("decaylab.cli.completion:completion", "print a shell's script that completes commands and options"),
 }
+# What a message quotes may be a URL: user:password@host, in any spelling, or password=...
+_PASSWORDS = (
+    (re.compile(r":[^\s'\"]*@"), ":***@"),
+    (re.compile(r"(passw(?:or)?d=)[^\s'\"&]+", re.IGNORECASE), r"\1***"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         line, code = _said(error)
-        print(f"decaylab: {' '.join(line.split())}", file=sys.stderr)
+        print(f"decaylab: {_presentable(line)}", file=sys.stderr)
         return code
 
 
@@ -81,16 +89,26 @@ def _said(error: Exception) -> tuple[str, int]:
     if isinstance(error, DecaylabError):
         return str(error), 2
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename2 or error.filename or 'a file'} cannot be used: {error.strerror}", 2
+        path = error.filename2 or error.filename
+        return (f"{path} cannot be used: {error.strerror}" if path else f"the system refuses: {error.strerror}"), 2
     return f"unforeseen {type(error).__name__}: {error}; --debug shows where", 1
+
+
+def _presentable(line: str) -> str:
+    """Return an error as one line, without what a terminal would obey or a password in a URL."""
+    for pattern, masked in _PASSWORDS:
+        line = pattern.sub(masked, line)
+    return printable(" ".join(line.split()))
 
 
 def _run(words: list[str]) -> int:
     name, arguments = (words[0], words[1:]) if words else ("help", [])
+    if name == "help" and arguments:  # help COMMAND is COMMAND --help
+        name, arguments = arguments[0], [*arguments[1:], "--help"]
     if name in ("-h", "--help", "help"):
         print(_overview())
         return 0
-    if name == "--version":
+    if name in ("-V", "--version"):
         print(f"decaylab {__version__}")
         return 0
     if name not in COMMANDS:
@@ -109,6 +127,8 @@ def _overview() -> str:
     width = max((len(name) for name in COMMANDS), default=0)
     lines = [
         "usage: decaylab COMMAND [--help] [--debug]",
+        "       decaylab help COMMAND",
+        "       decaylab --version",
         "",
         "What weight decay does to your training, and how much of it to use.",
         "",

@@ -5,17 +5,16 @@ Not called list.py, because a submodule of that name would hide the builtin in i
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Annotated, Any
 
 import tyro
 
 from decaylab import studies
+from decaylab.cli.console import console
+from decaylab.cli.json_output import print_json
 from decaylab.config.identity import run_id
 from decaylab.config.schema import AnyRun
 from decaylab.experiments.spec import BUDGETS, Experiment
-from decaylab.files import data_home
 
 
 def catalogue(
@@ -33,10 +32,9 @@ def catalogue(
     status = _status(store, {config for configs in plans.values() for config in configs})
     counts = {key: _count(configs, status) for key, configs in plans.items()}
     if as_json:
-        print(json.dumps([_as_data(e, counts) for e in found], indent=2))
+        print_json("list", {"experiments": [_as_data(e, counts) for e in found]})
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -48,8 +46,7 @@ def catalogue(
     for e in found:
         cells = [_cell(counts.get((e.id, budget))) for budget in BUDGETS]
         table.add_row(e.id, e.paper, e.title, *cells)
-    # In a pipe there is no width to fit: no line is folded, so that grep and awk see one experiment a line.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 400).print(table)
+    console().print(table)
     print(
         "Finished runs of all runs, by budget. `decaylab show ID` has the details, `decaylab reproduce ID` runs them."
     )
@@ -57,12 +54,14 @@ def catalogue(
 
 def _status(store: str | None, configs: set[AnyRun]) -> dict[AnyRun, str]:
     """Return the status of the runs that a store knows; nothing is made where there is no store yet."""
-    if store is None and not (data_home() / "runs.db").exists():
+    from decaylab.store import address
+
+    if store is None and not address.exists(None):
         return {}
     from decaylab.store.store import Store
 
     runs = {run_id(config): config for config in configs}
-    with Store(store, create=False) as database:
+    with Store(store, read_only=True) as database:
         return {runs[row.id]: row.status for row in database.rows(list(runs))}
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from decaylab.cli.json_output import print_json
 from decaylab.data.catalog import CATALOG, get, is_available
 from decaylab.errors import DecaylabError
 
@@ -43,7 +43,7 @@ def data(
 def _list(as_json: bool) -> None:
     rows = [asdict(entry) | {"available": is_available(entry.name)} for entry in CATALOG.values()]
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print_json("data", {"datasets": rows})
         return
     width = max(len(name) for name in CATALOG)
     for row in rows:

@@ -1,25 +1,21 @@
-"""How the words of a command line become a call: tyro reads them, and what it objects to is said in one line."""
+"""Reading of a command's arguments: tyro parses them, and a refusal is said in one line."""
 
 from __future__ import annotations
 
-import ast
 import difflib
 import functools
 import io
-import os
-import re
 import sys
-import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stderr
 from typing import Any
 
-from decaylab.errors import DecaylabError, unknown
+from decaylab.errors import DecaylabError, shown, unknown
 
-_FLAG = re.compile(r"(?<![\w-])--[a-z](?:[\w.-]*\w)?")
-_BORDER = re.compile(r"^[│|]|[\s│|]*$|\x1b\[[0-9;]*m")
-_RULE = re.compile(r"[\s╭╰+]*[─-]{3,}[\s╮╯+]*")
 _LISTED = 12  # options that one line has room for
+_NEAR = 3
+# What people call an option elsewhere.
+_SYNONYMS = {"lambda": "weight-decay", "decay": "weight-decay", "learning-rate": "lr", "batch": "batch-size"}
 
 
 def parse(target: Callable[..., Any], arguments: Sequence[str], *, prog: str, **options: Any) -> Any:
@@ -40,17 +36,31 @@ def parse(target: Callable[..., Any], arguments: Sequence[str], *, prog: str, **
     """
     import tyro
 
-    reads = functools.partial(tyro.cli, _deferred(target), prog=prog, **options)
+    deferred = _deferred(target)
+    words = list(arguments)
+
+    def refuse(event: Any) -> None:
+        known = _options(tyro.extras.get_parser(deferred, prog=prog, **options))
+        raise _refusal(event, words, known, prog)
+
     heard = io.StringIO()
     try:
-        with redirect_stderr(heard):
-            parsed = reads(args=list(arguments))
+        with _hook(refuse), redirect_stderr(heard):
+            parsed = tyro.cli(deferred, prog=prog, args=words, **options)
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise _complaint(reads, arguments, prog) from None
+        text = " ".join(word for word in heard.getvalue().split() if any(map(str.isalnum, word)))
+        raise DecaylabError(f"{text or 'the arguments do not fit'}; {_hint(prog)}") from None
     sys.stderr.write(heard.getvalue())  # a warning, if anything
     return parsed
+
+
+def _hook(refuse: Callable[[Any], None]) -> Any:
+    """Have tyro give its refusals as data: a private part of it, so pyproject.toml names the versions."""
+    from tyro import _errors
+
+    return _errors.on_parse_error(refuse)
 
 
 def _deferred(target: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,84 +75,90 @@ def _deferred(target: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _complaint(reads: Callable[..., Any], arguments: Sequence[str], prog: str) -> DecaylabError:
-    """Say in one line why arguments were refused. They are read once more, with room for lines of any length."""
-    hint = f"`{prog} --help` lists what it takes"
-    with _unfolded() as (out, err):
-        _read(reads, ["--help"])
-        known = list(dict.fromkeys(_FLAG.findall(out.getvalue())))
-        _read(reads, arguments)
-        box = err.getvalue()
-    for argument in arguments:
-        flag = argument.partition("=")[0].replace("_", "-")
-        if _FLAG.fullmatch(flag) and flag not in known:
-            return _unknown_option(argument.partition("=")[0], known, hint)
-    sections = _sections(box)
-    first = sections[0] if sections else []
-    text = " ".join(line.strip() for line in first)
-    if match := re.match(r"invalid choice '(.*)' for argument '(.*)'. Expected one of (\(.*\))\.$", text):
-        return unknown(f"value for {match[2]}", match[1], [str(choice) for choice in ast.literal_eval(match[3])])
-    if match := re.match(r"Missing value for argument '(.*)'. Expected (\d+) values", text):
-        return DecaylabError(f"{match[1]} needs {'a value' if match[2] == '1' else f'{match[2]} values'}; {hint}")
-    if match := re.match(r"Missing from .*:", text):
-        missing = [line.strip() for line in first[1:] if len(line) - len(line.lstrip()) == 4]
-        return DecaylabError(f"{prog} needs {' and '.join(missing)}; {hint}")
-    if match := re.match(r"Unrecognized options: (.*)", text):
-        word = match[1].split(", ")[0]
-        before = arguments[arguments.index(word) - 1] if word in list(arguments)[1:] else ""
-        behind = f"behind {before}" if before.startswith("--") else f"for `{prog}`"
-        return DecaylabError(f"{word!r} is one word too many {behind}; {hint}")
-    if (match := re.match(r"Error parsing (--[\w.-]+)", text)) and len(sections) > 1:
-        form = next((line.strip() for line in sections[1] if line.strip().startswith(match[1])), match[1])
-        if given := _given(arguments, match[1]):
-            return DecaylabError(f"{match[1]} cannot be {given!r}: expected {form}; {hint}")
-    return DecaylabError(f"{text or 'the arguments do not fit'}; {hint}")
+def _options(parser: Any) -> list[str]:
+    """Return the options of a command, in the order of its help."""
+    return [flag for flag in parser._option_string_actions if flag.startswith("--") and flag != "--help"]
 
 
-def _read(reads: Callable[..., Any], arguments: Sequence[str]) -> None:
-    try:
-        reads(args=list(arguments))
-    except SystemExit:
-        return
+def _hint(prog: str) -> str:
+    return f"`{prog} --help` lists what it takes"
 
 
-@contextmanager
-def _unfolded() -> Iterator[tuple[io.StringIO, io.StringIO]]:
-    """Collect what is printed, on lines of any length."""
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "4000"
-    try:
-        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
-            yield out, err
-    finally:
-        if before is None:
-            del os.environ["COLUMNS"]
-        else:
-            os.environ["COLUMNS"] = before
+def _refusal(event: Any, arguments: Sequence[str], known: Sequence[str], prog: str) -> DecaylabError:
+    """Say in one line why arguments were refused; see `tyro._errors` for the kinds of events."""
+    hint = _hint(prog)
+    for argument in arguments:  # a misspelled option may also leave another one without its value
+        if argument == "--":
+            break
+        flag = argument.partition("=")[0]
+        if _looks_like_option(flag) and flag.replace("_", "-") not in known and not _negation(flag, known):
+            return _unknown_option(flag, known, hint)
+    match type(event).__name__:
+        case "InvalidChoice":
+            return unknown(f"value for {event.argument.display_name()}", event.value, map(str, event.choices))
+        case "BadValue" if event.reason == "too_few_values":
+            count = event.argument.lowered.nargs
+            values = f"{count} values" if isinstance(count, int) and count > 1 else "a value"
+            return DecaylabError(f"{event.argument.display_name()} needs {values}; {hint}")
+        case "MissingArgs":
+            missing = [each.arg.get_invocation_text()[1].as_str_no_ansi() for each in event.missing_arguments]
+            return DecaylabError(f"{prog} needs {' and '.join(missing)}; {hint}")
+        case "UnrecognizedArgs":
+            word = event.tokens[0]
+            before = arguments[arguments.index(word) - 1] if word in list(arguments)[1:] else ""
+            behind = f"behind {before}" if before.startswith("--") else f"for `{prog}`"
+            return DecaylabError(f"{shown(word)} is one word too many {behind}; {hint}")
+        case "InstantiationFailure" if event.argument is not None:
+            name = event.argument.display_name()
+            form = event.argument.get_invocation_text()[1].as_str_no_ansi()
+            if given := _given(arguments, name):
+                return DecaylabError(f"{name} cannot be {shown(given)}: expected {form}; {hint}")
+            return DecaylabError(f"{name}: {event.message}; {hint}")
+        case "InstantiationFailure":
+            return DecaylabError(f"{event.message}; {hint}")
+    return DecaylabError(f"the arguments do not fit; {hint}")
 
 
-def _sections(box: str) -> list[list[str]]:
-    """Return the lines between the rules of a box, without its border; within one they are indented as in the box."""
-    sections: list[list[str]] = [[]]
-    for line in box.splitlines()[1:]:
-        inner = _BORDER.sub("", line)
-        if _RULE.fullmatch(inner):
-            sections.append([])
-        elif inner:
-            sections[-1].append(inner)
-    return [textwrap.dedent("\n".join(section)).splitlines() for section in sections if section]
+def _looks_like_option(word: str) -> bool:
+    return word.startswith("--") and word[2:3].isalpha() and " " not in word
+
+
+def _negation(flag: str, known: Sequence[str]) -> bool:
+    """Whether a flag is ``--part.no-name`` of an option."""
+    head, dot, last = flag.lstrip("-").replace("_", "-").rpartition(".")
+    return last.startswith("no-") and f"--{head}{dot}{last.removeprefix('no-')}" in known
 
 
 def _unknown_option(flag: str, known: Sequence[str], hint: str) -> DecaylabError:
-    def last(name: str) -> str:
-        return name.lstrip("-").rsplit(".", 1)[-1]
-
-    same = [name for name in known if last(name) == last(flag.replace("_", "-"))]
-    near = same[:3] or difflib.get_close_matches(flag, known, n=3, cutoff=0.6)
-    message = f"unknown option {flag!r}"
-    if near:
+    message = f"unknown option {shown(flag)}"
+    if near := _near(flag, known):
         return DecaylabError(f"{message}; did you mean {' or '.join(near)}? {hint}")
     return DecaylabError(f"{message}; known: {', '.join(known)}" if len(known) <= _LISTED else f"{message}; {hint}")
+
+
+def _near(flag: str, known: Iterable[str]) -> list[str]:
+    """Return options that somebody may have meant: of the same last part, its initials, or nearly its letters."""
+    names: dict[str, list[str]] = {}
+    for option in known:
+        names.setdefault(_last(option), []).append(option)
+    wanted = _last(flag.replace("_", "-").lower())
+    wanted = wanted if wanted in names else _SYNONYMS.get(wanted, wanted)
+    if wanted in names:
+        return names[wanted][:_NEAR]
+    initials = [
+        name for name in names if "-" in name and "".join(part[0] for part in name.split("-") if part) == wanted
+    ]
+    if initials:
+        return [option for name in initials for option in names[name]][:_NEAR]
+    if len(wanted) < 3:  # two letters are near to everything
+        return []
+    whole = difflib.get_close_matches(flag, list(known), n=_NEAR, cutoff=0.6)
+    parts = difflib.get_close_matches(wanted, names, n=_NEAR, cutoff=0.6)
+    return list(dict.fromkeys([*(option for part in parts for option in names[part]), *whole]))[:_NEAR]
+
+
+def _last(option: str) -> str:
+    return option.lstrip("-").rsplit(".", 1)[-1]
 
 
 def _given(arguments: Sequence[str], flag: str) -> str:

@@ -37,7 +37,7 @@ def report(
     from decaylab.reporting import build
     from decaylab.store.store import Store
 
-    with Store(store, create=False) as database:
+    with Store(store, read_only=True) as database:
         items = []
         for experiment in chosen:
             own = budget or _best_budget(experiment, database)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json as json_format
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from decaylab.cli.console import console
+from decaylab.cli.json_output import print_json
 from decaylab.decay.docs_page import page
 from decaylab.decay.registry import TABLE, Entry
 from decaylab.errors import DecaylabError, unknown
@@ -37,7 +38,7 @@ def rules(
     if markdown:
         print(page(_read(costs) if costs is not None else ()), end="")
     elif json:
-        print(json_format.dumps([dataclasses.asdict(entry) for entry in chosen], indent=2))
+        print_json("rules", {"rules": [dataclasses.asdict(entry) for entry in chosen]})
     elif name is None:
         _overview(chosen)
     else:
@@ -58,7 +59,6 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 
 def _overview(entries: list[Entry]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -72,9 +72,8 @@ def _overview(entries: list[Entry]) -> None:
             table.add_row(Text(family, style="bold"))
         columns = (entry.name, entry.equation, entry.applies_to, entry.memory, entry.paper)
         table.add_row(*(Text(column) for column in columns))
-    console = Console(soft_wrap=False)
-    console.print(table)
-    console.print("\ndecaylab rules NAME shows a rule with its options.", highlight=False)
+    console().print(table)
+    print("\ndecaylab rules NAME shows a rule with its options; published names such as AdamC or L2-SP are known too.")
 
 
 def _one(entry: Entry) -> None:

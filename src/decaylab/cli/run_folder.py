@@ -26,7 +26,7 @@ def run_folder(name: str, store: str | None, *, kind: str | None = None) -> Path
     if path.exists():
         raise DecaylabError(f"{name} is a file: give a run's id, or the folder of a run or of a snapshot")
     try:
-        opened = Store(store, create=False)
+        opened = Store(store, read_only=True)
     except DecaylabError as error:
         raise DecaylabError(f"there is no folder {name}, and no run of that id is found: {error}") from error
     with opened:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import math
-import sys
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from decaylab.errors import unknown
-from decaylab.files import data_home
+from decaylab.cli.console import console
+from decaylab.cli.json_output import print_json
+from decaylab.errors import printable, unknown
+from decaylab.experiments.config_tables import differing, text
+from decaylab.store import address
 from decaylab.store.records import RunRow
 from decaylab.store.store import Store
 
 _USUAL = ("test/error", "val/loss")
+_SETTINGS = 6  # columns of settings that a terminal has room for
 
 
 def runs(
     store: str | None = None,
     status: tuple[Literal["waiting", "running", "interrupted", "failed", "done", "diverged"], ...] = (),
     metrics: tuple[str, ...] = (),
+    settings: tuple[str, ...] = (),
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """List the runs of a store.
@@ -31,27 +33,33 @@ def runs(
         status: Only runs with one of these.
         metrics: Metrics whose last values are shown. Default: the test error or the validation loss; `--json` gives
             all.
+        settings: Settings that are shown, such as optimizer.lr. Default: those in which the runs differ, on a terminal
+            the first few of them.
         as_json: Print every run with its config, environment and last metrics as JSON.
     """
-    if store is None and not (data_home() / "runs.db").exists():
-        print("[]" if as_json else f"no runs yet in {data_home() / 'runs.db'}; `decaylab reproduce fig1` makes some")
+    if store is None and not address.exists(None):
+        if as_json:
+            print_json("runs", {"runs": []})
+        else:
+            print(f"no runs yet in {address.read().label}; `decaylab reproduce fig1` makes some")
         return
-    with Store(store, create=False) as database:
+    with Store(store, read_only=True) as database:
         rows = [row for row in database.rows() if not status or row.status in status]
         last = database.last([row.id for row in rows])
         label = database.label
     if as_json:
-        print(json.dumps([_as_data(row, last.get(row.id, {})) for row in rows], indent=2, allow_nan=False))
+        print_json("runs", {"runs": [_as_data(row, last.get(row.id, {})) for row in rows]})
         return
     if not rows:
         wanted = f" with status {' or '.join(status)}" if status else ""
         print(f"no runs{wanted} in {label}")
         return
-    _print_table(rows, last, metrics)
+    _print_table(rows, last, metrics, settings)
 
 
-def _print_table(rows: list[RunRow], last: dict[str, dict[str, float]], metrics: tuple[str, ...]) -> None:
-    from rich.console import Console
+def _print_table(
+    rows: list[RunRow], last: dict[str, dict[str, float]], metrics: tuple[str, ...], settings: tuple[str, ...]
+) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -60,26 +68,48 @@ def _print_table(rows: list[RunRow], last: dict[str, dict[str, float]], metrics:
         if name not in known:
             raise unknown("metric", name, known)
     shown = metrics or [name for name in _USUAL if name in known]
+    out = console()
+    differ = differing([{"kind": row.kind, **row.config} for row in rows], defaults=bool(settings))
+    for name in settings:
+        if name not in differ:
+            raise unknown("setting that differs between these runs or from its default", name, differ)
+    paths = list(settings or differ)
+    left_out = [] if settings or not out.is_terminal else paths[_SETTINGS:]
+    paths = paths[: len(paths) - len(left_out)]
+    last_parts = [path.rsplit(".", 1)[-1] for path in paths]
     table = Table(box=None, pad_edge=False)
     for title in ("run", "kind", "status", "step"):
         table.add_column(title, no_wrap=True)
+    for path, part in zip(paths, last_parts, strict=True):
+        table.add_column(Text(printable(path if last_parts.count(part) > 1 else part)), overflow="fold")
     for title in shown:
-        table.add_column(title, justify="right")
+        table.add_column(Text(printable(title)), justify="right")
     table.add_column("ended", no_wrap=True)
     table.add_column("why", overflow="fold")
-    for row in rows:
+    for number, row in enumerate(rows):
         values = last.get(row.id, {})
         table.add_row(
-            row.id,
-            row.kind,
+            Text(printable(row.id)),
+            Text(printable(row.kind)),
             _standing(row),
             f"{row.step}/{row.total_steps}" if row.total_steps and not row.is_ended else str(row.step),
+            *(Text(_setting(differ[path][number])) for path in paths),
             *(f"{values[name]:.4g}" if name in values else "" for name in shown),
             "" if row.ended is None else datetime.fromtimestamp(row.ended).strftime("%Y-%m-%d %H:%M"),
-            Text(row.reason),
+            Text(_one_line(row.reason)),
         )
-    # In a pipe there is no width to fit: no line is folded, so that grep and awk see one run a line.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 400).print(table)
+    out.print(table)
+    if left_out:
+        names = ", ".join(map(printable, left_out))
+        print(f"They also differ in {names}: --settings NAME ... shows what you choose, a pipe and --json show all.")
+
+
+def _setting(value: Any) -> str:
+    return "" if value is None else _one_line(text(value))
+
+
+def _one_line(said: str) -> str:
+    return printable(" ".join(said.split()))
 
 
 def _standing(row: RunRow) -> str:
@@ -97,13 +127,8 @@ def _as_data(row: RunRow, last: dict[str, float]) -> dict[str, Any]:
         "step": row.step,
         "total_steps": row.total_steps,
         **{name: None if t is None else datetime.fromtimestamp(t, UTC).isoformat() for name, t in times.items()},
-        "last": _finite(last),
-        "summary": _finite(row.summary),
+        "last": last,
+        "summary": row.summary,
         "config": row.config,
         "environment": row.environment,
     }
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """Replace nan and infinities, which JSON does not have, by null."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Annotated, Literal
 
 import tyro
 
 from decaylab import studies
+from decaylab.cli.console import console as wide_console
+from decaylab.cli.json_output import print_json
 from decaylab.config.identity import to_dict
 from decaylab.experiments.config_tables import shared, varying
 from decaylab.experiments.run_spec import RunSpec
@@ -34,7 +34,7 @@ def show(
     experiment = studies.get(experiment_id)
     specs = experiment.runs(budget, seeds)
     if as_json:
-        print(json.dumps(_as_data(experiment, budget, specs), indent=2, ensure_ascii=False))
+        print_json("show", _as_data(experiment, budget, specs))
         return
     _print(experiment, budget, specs)
 
@@ -58,13 +58,11 @@ def _as_data(experiment: Experiment, budget: str, specs: tuple[RunSpec, ...]) ->
 
 def _print(experiment: Experiment, budget: str, specs: tuple[RunSpec, ...]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    # In a pipe there is no width to fit: no line is folded.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 400)
+    console = wide_console()
 
     def indented(text: str) -> None:
         console.print(Padding(Text(text), (0, 0, 0, 2)))

@@ -75,7 +75,9 @@ def train(arguments: Sequence[str]) -> int:
     ``--config`` takes what ``decaylab show --json`` prints, or one run of it; flags change settings on top of it. The
     run goes into the store like any other: finished, it is not trained again; interrupted, the same command goes on.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments:
+        raise DecaylabError(_USAGE)
+    if arguments[0] in ("-h", "--help"):
         print(f"usage: decaylab train vision|language [--config FILE.json [--pick ID]] [--flags]\n\n{_USAGE}")
         return 0
     name, rest = arguments[0], list(arguments[1:])
@@ -101,6 +103,7 @@ def train(arguments: Sequence[str]) -> int:
 
 
 train.parses_itself = True  # type: ignore[attr-defined]
+train.kinds = _COMMANDS  # type: ignore[attr-defined]
 
 
 def _starting_from(default: Any, origin: str) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from decaylab.config.identity import to_dict
+from decaylab.config.schema import KINDS
 from decaylab.experiments.run_spec import RunSpec
 
 # What differs from seed to seed: the seed, and the run that a copy starts from.
@@ -56,3 +57,33 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_text(v) for v in value) or "none"
     return str(value)
+
+
+def differing(configs: Sequence[Mapping[str, Any]], *, defaults: bool = False) -> dict[str, list[Any]]:
+    """Return the settings in which runs differ from each other, seeds among them.
+
+    Args:
+        configs: Nested settings, one mapping a run; runs of different kinds have different settings.
+        defaults: Also those in which a run differs from the defaults of its kind.
+
+    Returns:
+        Dotted path to one value a run, None where a run has no such setting. Settings of one kind are compared among
+        the runs of that kind, and ``kind`` itself is not among them.
+    """
+    every = [flat(config) for config in configs]
+    found: dict[str, list[Any]] = {}
+    for kind in dict.fromkeys(own.get("kind") for own in every):
+        own_kind = [own for own in every if own.get("kind") == kind]
+        base = flat(to_dict(KINDS[kind]())) if defaults and kind in KINDS else {}
+        for path in dict.fromkeys(path for own in own_kind for path in own):
+            values = {_text(own.get(path)) for own in own_kind}
+            if len(values) > 1 or (path in base and values != {_text(base[path])}):
+                found[path] = []
+    for path in ("kind", "format"):
+        found.pop(path, None)
+    return {path: [own.get(path) for own in every] for path in found}
+
+
+def text(value: Any) -> str:
+    """Return a setting as it is shown in a table."""
+    return _text(value)

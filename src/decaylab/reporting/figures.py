@@ -8,13 +8,12 @@ import altair as alt
 import pandas as pd
 from altair.utils.schemapi import debug_mode
 
-from decaylab.reporting import look
+from decaylab.reporting import legend, look
 from decaylab.reporting.aggregate import thin
 from decaylab.reporting.figure import Figure
 
 _Mark = tuple[Any, float]  # a layer and its opacity
 _SHARED = "points"
-_FEW = 25  # curves with no more points than this also show them
 
 
 def page_views(figure: Figure) -> list[dict[str, Any]]:
@@ -32,10 +31,12 @@ def page_views(figure: Figure) -> list[dict[str, Any]]:
     return specs
 
 
-def static_view(figure: Figure) -> dict[str, Any]:
-    """Return one Vega-Lite specification of the whole chart: panels side by side and a legend, on white."""
+def static_view(figure: Figure, *, title: bool = True) -> dict[str, Any]:
+    """Return one Vega-Lite specification of the whole chart, on white: panels side by side with a legend."""
     ink = "#22262b"
-    around: dict[str, Any] = {"title": {"text": figure.chart.title, "anchor": "start", "fontSize": 14, "offset": 14}}
+    around: dict[str, Any] = {}
+    if title:
+        around["title"] = {"text": figure.chart.title, "anchor": "start", "fontSize": 14, "offset": 14}
     around |= {"config": look.config(ink), "background": "white", "datasets": {}}
     views = []
     for panel, data in _panel_data(figure).items():
@@ -53,12 +54,13 @@ def static_view(figure: Figure) -> dict[str, Any]:
 
 def _panel_data(figure: Figure) -> dict[str, dict[str, Any]]:
     points = thin(figure.points, figure.chart)
-    return {panel: _inline(points[points["panel"] == panel]) for panel in figure.panels}
+    panels = {panel: points[points["panel"] == panel] for panel in figure.panels}
+    return {panel: _inline(legend.with_marks(own, figure)) for panel, own in panels.items()}
 
 
 def _inline(points: pd.DataFrame) -> dict[str, Any]:
     """Put numbers into the page as CSV text: half the size of JSON records."""
-    parse = {c: "number" for c in ("y", "low", "high", "count", "ended_early")}
+    parse = {c: "number" for c in ("y", "low", "high", "count", "ended_early", "marked")}
     parse |= {c: "string" for c in ("color", "dash", "each")}
     parse["x"] = "number" if pd.api.types.is_numeric_dtype(points["x"]) else "string"
     text = points[list(parse)].to_csv(index=False, float_format="%.5g", lineterminator="\n")
@@ -85,7 +87,7 @@ def _view(figure: Figure, panel: str, *, ink: str, interactive: bool) -> Any:
         base = alt.Chart(alt.NamedData(_SHARED)).encode(**encoding)
         ends = {"y": look.y(figure, "low", panel, interactive=interactive), "y2": alt.Y2("high:Q")}
         if kind == "line":
-            marks = _lines(figure, base, encoding, points)
+            marks = _lines(figure, base, encoding, points, interactive)
             if points["low"].notna().any():
                 # An area has no dashes, so its curves are told apart by a channel that draws nothing.
                 plain = (
@@ -109,15 +111,17 @@ def _view(figure: Figure, panel: str, *, ink: str, interactive: bool) -> Any:
         return alt.layer(*layers, _tooltips(figure, base)).add_params(*picked)
 
 
-def _lines(figure: Figure, base: Any, encoding: dict[str, Any], points: pd.DataFrame) -> list[_Mark]:
+def _lines(figure: Figure, base: Any, encoding: dict[str, Any], points: pd.DataFrame, interactive: bool) -> list[_Mark]:
     curves = figure.points.groupby(["panel", "color", "dash"]).size()
     clip = figure.chart.y_domain is not None
     marks: list[_Mark] = [(base.mark_line(strokeWidth=1.8, clip=clip), 1.0)]
-    if curves.max() <= _FEW:
+    marks_curves = legend.marked(figure)
+    if marks_curves or curves.max() <= legend.FEW:
         # Without the dashes: with them, their legend would show the points' stroke, which is none.
         plain = {k: v for k, v in encoding.items() if k != "strokeDash"}
-        dots = alt.Chart(alt.NamedData(_SHARED)).mark_point(filled=True, size=28, clip=clip)
-        marks.append((dots.encode(**plain, detail=alt.Detail("dash:N")), 1.0))
+        dots = alt.Chart(alt.NamedData(_SHARED)).transform_filter("datum.marked > 0")
+        dots = dots.mark_point(filled=True, size=42 if marks_curves else 28, clip=clip)
+        marks.append((dots.encode(**plain, **look.shape(figure, interactive), detail=alt.Detail("dash:N")), 1.0))
     if points["ended_early"].any():
         cross = base.transform_filter("datum.ended_early > 0")
         marks.append((cross.mark_point(shape="cross", angle=45, size=90, filled=True), 1.0))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import altair as alt
 
 from decaylab.reporting.figure import Figure
+from decaylab.reporting.legend import SHAPES, marked, shapes
 
 DASHES: tuple[list[int], ...] = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 4])
-SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Helvetica, Arial, sans-serif"
 
 
@@ -21,7 +20,7 @@ def encoding(figure: Figure, panel: str, *, interactive: bool) -> dict[str, Any]
     if chart.color:
         names = list(figure.colours)
         scale = alt.Scale(domain=names, range=[figure.colours[n] for n in names])
-        found["color"] = alt.Color("color:N", scale=scale, legend=_legend(chart.color_title, chart.kind, interactive))
+        found["color"] = alt.Color("color:N", scale=scale, legend=_colour_legend(figure, interactive))
         if chart.kind == "bars" and points.groupby("x")["color"].nunique().max() > 1:
             found["xOffset"] = alt.XOffset("color:N", sort=names)
     else:
@@ -34,7 +33,18 @@ def encoding(figure: Figure, panel: str, *, interactive: bool) -> dict[str, Any]
         else:
             scale = alt.Scale(domain=names, range=[SHAPES[i % len(SHAPES)] for i in range(len(names))])
             found["shape"] = alt.Shape("dash:N", scale=scale, legend=legend)
+    if chart.kind == "points":
+        found |= shape(figure, interactive)
     return found
+
+
+def shape(figure: Figure, interactive: bool) -> dict[str, Any]:
+    """Return the channel that says by shape what the colour says, where a chart has one."""
+    if not marked(figure):
+        return {}
+    marks = shapes(figure)
+    scale = alt.Scale(domain=list(marks), range=list(marks.values()))
+    return {"shape": alt.Shape("color:N", scale=scale, legend=_colour_legend(figure, interactive))}
 
 
 def y(figure: Figure, field: str, panel: str, *, interactive: bool) -> alt.Y:
@@ -58,26 +68,19 @@ def opacity(value: float, *, interactive: bool) -> alt.OpacityValue:
 
 
 def y_scale(figure: Figure, panel: str) -> alt.Scale:
-    """Return the vertical scale: the declared range, or one that shows every mean and as much of the bands as fits.
+    """Return the vertical scale: the declared range, or one that shows every mean and both ends of every interval.
 
-    A single unlucky seed can make an interval many times wider than everything else in the chart. The axis follows the
-    means and gives the intervals a quarter more room on either side; what lies beyond is clipped, not squeezed.
+    An axis that cuts an interval hides what it says, such as that it covers zero.
     """
     chart = figure.chart
     kind: Any = "log" if chart.log_y else "linear"
     if chart.y_domain:
         return alt.Scale(type=kind, domain=list(chart.y_domain), nice=False)
     points = figure.points if chart.share_y else figure.points[figure.points["panel"] == panel]
-    means = points["y"]
-    low, high = float(means.min()), float(means.max())
-    room = 0.25 * (high - low)
-    start, end = points["low"].min(), points["high"].max()
+    ends = points[["y", "low", "high"]]
+    low, high = float(ends.min().min()), float(ends.max().max())
     if chart.log_y:
-        return alt.Scale(type=kind, domain=[low if math.isnan(start) else start, high if math.isnan(end) else end])
-    if chart.kind != "line":
-        room = math.inf  # the bars of a few points are what the chart is about
-    low = low if math.isnan(start) else max(min(low, start), low - room, min(low, 0.0) if low >= 0 else -math.inf)
-    high = high if math.isnan(end) else min(max(high, end), high + room)
+        return alt.Scale(type=kind, domain=[low, high])
     if chart.kind == "bars":
         low, high = min(low, 0.0), max(high, 0.0)
     return alt.Scale(domain=[low, high], nice=True, zero=False)
@@ -121,6 +124,12 @@ def _x(figure: Figure, interactive: bool) -> alt.X:
     ticks: Any = alt.ExprRef("ceil(width / 80)") if interactive else 5
     axis = alt.Axis(labelFlush=True, labelOverlap=True, tickCount=ticks)
     return alt.X("x:Q", title=chart.x_title or chart.x, scale=scale, axis=axis)
+
+
+def _colour_legend(figure: Figure, interactive: bool) -> alt.Legend | None:
+    """With marks, their legend is the colours' too: a drawing joins legends that are alike."""
+    chart = figure.chart
+    return _legend(chart.color_title, "points" if marked(figure) else chart.kind, interactive)
 
 
 def _legend(title: str, kind: str, interactive: bool) -> alt.Legend | None:

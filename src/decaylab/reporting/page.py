@@ -17,15 +17,19 @@ import vl_convert
 from markupsafe import Markup
 
 import decaylab
+from decaylab import studies
+from decaylab.csv_cells import cells
 from decaylab.experiments import config_tables as settings
 from decaylab.experiments.evidence import Verdict
 from decaylab.experiments.results import ENDED, Results
 from decaylab.experiments.spec import Experiment
-from decaylab.files import atomic_write_text
-from decaylab.reporting import figures, forest, look, numbers, palette, verdicts
+from decaylab.files import atomic_write_together
+from decaylab.reporting import figures, forest, look, manifest, numbers, palette, verdicts
 from decaylab.reporting.aggregate import drawn
 from decaylab.reporting.figure import Figure
+from decaylab.reporting.legend import key
 from decaylab.reporting.tables import Sheet
+from decaylab.reporting.words import Words
 
 BADGES = {Verdict.HOLDS: "✓", Verdict.FAILS: "✗", Verdict.UNDECIDED: "?", Verdict.NOT_TESTABLE: "–"}
 _CLASSES = {v: v.name.lower().replace("_", "-") for v in Verdict}
@@ -76,37 +80,52 @@ class _Section:
         return f"decaylab reproduce {experiment.id} --budget {budget}{extra}"
 
 
-def build(items: Sequence[tuple[Experiment, Results]], out_dir: Path | str) -> Path:
+def build(
+    items: Sequence[tuple[Experiment, Results]],
+    out_dir: Path | str,
+    *,
+    formats: Sequence[str] = ("svg",),
+    titles: bool = True,
+) -> Path:
     """Write the report of some experiments.
 
     Args:
         items: Experiments with their results, complete or not; each experiment once.
         out_dir: Folder to write to; it is made if it is missing, files of the same names are replaced.
+        formats: Of the charts beside the page: any of svg, pdf and png.
+        titles: Whether those charts have their title; a paper's caption says it already.
 
     Returns:
-        The page: ``index.html``. Beside it are ``charts/ID-CHART.svg`` and ``.csv``, ``charts/ID-TABLE.csv``,
-        ``verdicts.json`` and ``verdicts.csv``. The page loads nothing, from a network or from disk, and says so to the
-        browser.
+        The page: ``index.html``. Beside it are ``charts/ID-CHART.svg`` (or the other formats) and ``.csv``,
+        ``charts/ID-TABLE.csv``, ``verdicts.json``, ``verdicts.csv`` and ``page.json`` (which experiments it shows). All
+        of them are written before the first is put into its place, so that a full disk leaves the page that was there.
+        The page loads nothing, from a network or from disk, and says so to the browser.
     """
     out = Path(out_dir)
     sections = _sections(items)
     specs: dict[str, dict[str, Any]] = {}
+    files: dict[str, str | bytes] = {}
     for section in sections:
         for figure in section.figures:
             name = f"{section.experiment.id}-{figure.chart.id}"
             if len(figure.points):
                 views = figures.page_views(figure)
                 specs |= {f"{name}-{i}": view for i, view in enumerate(views)}
-                atomic_write_text(out / "charts" / f"{name}.svg", _svg(figure))
-            atomic_write_text(out / "charts" / f"{name}.csv", _table(figure))
+                files |= {f"charts/{name}.{kind}": _drawing(figure, kind, titles) for kind in formats}
+            files[f"charts/{name}.csv"] = _table(figure)
         for sheet in section.sheets:
-            atomic_write_text(out / "charts" / f"{section.experiment.id}-{sheet.table.id}.csv", sheet.csv())
+            files[f"charts/{section.experiment.id}-{sheet.table.id}.csv"] = sheet.csv()
     rulings = [ruling for section in sections for ruling in section.rulings]
-    atomic_write_text(out / "verdicts.json", verdicts.as_json(rulings))
-    atomic_write_text(out / "verdicts.csv", verdicts.as_csv(rulings))
-    page = out / "index.html"
-    atomic_write_text(page, _render(sections, specs))
-    return page
+    files |= {"verdicts.json": verdicts.as_json(rulings), "verdicts.csv": verdicts.as_csv(rulings)}
+    drawn_at = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    shown = tuple((section.experiment.id, section.results.budget) for section in sections)
+    own = manifest.Manifest(experiments=shown, drawn=drawn_at, files=tuple(files))
+    files["index.html"] = _render(sections, specs, drawn_at, formats)
+    before = manifest.read(out)
+    atomic_write_together(out, {**files, manifest.NAME: own.to_json()})
+    for name in set(before.files if before else ()) - set(files):  # charts of a page that is no more
+        (out / name).unlink(missing_ok=True)
+    return out / "index.html"
 
 
 def _sections(items: Sequence[tuple[Experiment, Results]]) -> list[_Section]:
@@ -134,7 +153,7 @@ def _sections(items: Sequence[tuple[Experiment, Results]]) -> list[_Section]:
     return sections
 
 
-def _render(sections: list[_Section], specs: dict[str, dict[str, Any]]) -> str:
+def _render(sections: list[_Section], specs: dict[str, dict[str, Any]], drawn_at: str, formats: Sequence[str]) -> str:
     loader = jinja2.PackageLoader("decaylab.reporting", "template")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
@@ -142,6 +161,9 @@ def _render(sections: list[_Section], specs: dict[str, dict[str, Any]]) -> str:
         return Markup(loader.get_source(environment, name)[0])
 
     template = environment.get_template("page.html.jinja")
+    words = Words()
+    for name in ("95 % interval", "seed", "verdict"):  # they stand at the page's foot, below the list of words
+        words.link(name)
     return template.render(
         sections=sections,
         tally=Counter(r.evidence.verdict for s in sections for r in s.rulings),
@@ -153,17 +175,32 @@ def _render(sections: list[_Section], specs: dict[str, dict[str, Any]]) -> str:
         varying=settings.varying,
         shared=settings.shared,
         dashes=look.DASHES,
+        key=key,
+        formats=formats,
+        words=words,
+        declared=all(_is_declared(s.experiment) for s in sections),
         specs=Markup(json.dumps(specs, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")),
         style=read("style.css"),
         script=read("page.js"),
         library=Markup(_library()),
         version=decaylab.__version__,
-        today=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        today=drawn_at,
     )
 
 
-def _svg(figure: Figure) -> str:
-    return str(vl_convert.vegalite_to_svg(figures.static_view(figure), vl_version=_vega_lite_version()))
+def _is_declared(experiment: Experiment) -> bool:
+    """Whether an experiment is one of decaylab's own, whose rules are known to be older than the runs."""
+    return experiment.id in studies.all_ids() and studies.get(experiment.id) is experiment
+
+
+def _drawing(figure: Figure, kind: str, title: bool) -> str | bytes:
+    """Draw a chart as a file of its own."""
+    spec, version = figures.static_view(figure, title=title), _vega_lite_version()
+    if kind == "pdf":
+        return bytes(vl_convert.vegalite_to_pdf(spec, vl_version=version))
+    if kind == "png":
+        return bytes(vl_convert.vegalite_to_png(spec, vl_version=version, scale=2))
+    return str(vl_convert.vegalite_to_svg(spec, vl_version=version))
 
 
 def _table(figure: Figure) -> str:
@@ -175,7 +212,8 @@ def _table(figure: Figure) -> str:
     for name, column in (*names.items(), ("x", chart.x), ("y", chart.y)):
         if column and column not in taken.values() and column not in ("low", "high", "count"):
             taken[name] = column
-    return str(table.rename(columns={**taken, "count": "seeds"}).to_csv(index=False, float_format="%.8g"))
+    named = table.rename(columns={**taken, "count": "seeds"})
+    return str(cells(named).to_csv(index=False, float_format="%.8g"))
 
 
 @cache

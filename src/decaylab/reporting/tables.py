@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from decaylab.csv_cells import cells
 from decaylab.experiments.spec import Table
 from decaylab.reporting import numbers
 
@@ -48,7 +49,7 @@ class Sheet:
 
     def csv(self) -> str:
         """Return every column, in full."""
-        return str(self.data.to_csv(index=False, float_format="%.8g", lineterminator="\n"))
+        return str(cells(self.data).to_csv(index=False, float_format="%.8g", lineterminator="\n"))
 
     def _cell(self, row: Mapping[Any, Any], name: str) -> Cell:
         value = row[name]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from decaylab.csv_cells import cell
 from decaylab.experiments.evidence import Comparison, Evidence
 from decaylab.experiments.spec import Claim, Experiment
 
@@ -56,10 +57,14 @@ def as_csv(rulings: Sequence[Ruling]) -> str:
             "verdict": ruling.evidence.verdict.value,
         }
         if not ruling.evidence.comparisons:
-            writer.writerow({**head, "note": ruling.evidence.reason})
+            writer.writerow(_cells({**head, "note": ruling.evidence.reason}))
         for c in ruling.evidence.comparisons:
-            writer.writerow({**head, **_row(c)})
+            writer.writerow(_cells({**head, **_row(c)}))
     return out.getvalue()
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: cell(value) for name, value in row.items()}
 
 
 def _ruling(ruling: Ruling) -> dict[str, Any]:

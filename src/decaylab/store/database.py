@@ -18,9 +18,8 @@ from sqlalchemy.exc import DBAPIError
 
 from decaylab.errors import DecaylabError
 from decaylab.files import data_home
-from decaylab.store import schema
+from decaylab.store import address, schema, sqlite_reader
 
-SUFFIXES = (".db", ".sqlite", ".sqlite3")
 LOCK_SECONDS = 60.0
 _ADVISORY_LOCK = 0x6465636179  # "decay": one creator of the tables at a time
 _Result = TypeVar("_Result")
@@ -41,34 +40,33 @@ class Database:
         engine: SQLAlchemy's engine.
     """
 
-    def __init__(self, url: str | Path | None = None, *, create: bool = True) -> None:
+    def __init__(self, url: str | Path | None = None, *, create: bool = True, read_only: bool = False) -> None:
         """Open the database and make the tables if it is new.
 
         Args:
-            url: ``None`` for ``runs.db`` in decaylab's data folder, a path ending in .db, .sqlite or .sqlite3, or
-                ``postgresql://user:password@host/database``.
+            url: As `decaylab.store.address.read` takes it.
             create: Make a missing SQLite file; otherwise a missing file is an error.
+            read_only: Write nothing to it, for a store on a disk that cannot be written to as well. A missing store is
+                an error.
 
         Raises:
             DecaylabError: The url means nothing, the file is not a store, the tables are newer than this code, or
                 the server does not answer.
         """
-        self.path: Path | None = None
-        text = str(data_home() / "runs.db" if url is None else url)
-        if text.startswith(("postgresql:", "postgresql+", "postgres:")):
-            self.engine = _postgresql_engine(text)
-            location = self.engine.url
-            self.url = location.render_as_string(hide_password=False)
-            self.label = location.render_as_string(hide_password=True)
-            place = location.set(username=None, password=None).render_as_string()
+        self._address = address.read(url)
+        self._read_only = read_only
+        self.path = self._address.path
+        self.url, self.label = self._address.text, self._address.label
+        if self._address.url is not None:
+            self.engine = _postgresql_engine(self._address.url)
+            place = self.engine.url.set(username=None, password=None).render_as_string()
             self.files = data_home() / f"runs-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
         else:
-            self.path = _sqlite_path(text)
-            self.url = self.label = str(self.path)
+            assert self.path is not None
             self.files = self.path.with_suffix("")
-            if not self.path.exists() and not create:
+            if not self.path.exists() and (read_only or not create):
                 raise DecaylabError(f"there is no store at {self.path}; runs are put there by `decaylab reproduce`")
-            self.engine = _sqlite_engine(self.path)
+            self.engine = sqlite_reader.engine(self.path) if read_only else _sqlite_engine(self.path)
         try:
             self._prepare()
         except BaseException:
@@ -116,6 +114,8 @@ class Database:
     def _prepare(self) -> None:
         """Check the tables' version; make them if there are none. Safe when several processes do it together."""
         if self._version() is None:
+            if self._read_only:
+                raise DecaylabError(f"there is no store in {self.label} yet; `decaylab reproduce` makes it")
             with self.write() as connection:
                 if self.path is None:
                     connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
@@ -156,7 +156,7 @@ class Database:
     def _explain(self, error: DBAPIError | sqlite3.Error) -> DecaylabError | None:
         """Say in one line what a driver's error means; ``None`` when it is a mistake of this code."""
         own = error.orig if isinstance(error, DBAPIError) else error
-        said = " ".join(str(own).split())
+        said = self._address.censored(" ".join(str(own).split()))
         operational = isinstance(error, (sqlalchemy.exc.OperationalError, sqlite3.OperationalError))
         if self.path is None:
             if operational or (isinstance(error, DBAPIError) and error.connection_invalidated):
@@ -180,19 +180,10 @@ def in_parts(names: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
         yield names[start : start + size]
 
 
-def _sqlite_path(text: str) -> Path:
-    path = Path(text.removeprefix("sqlite:///")).expanduser()
-    if "://" in text.removeprefix("sqlite:///") or path.suffix not in SUFFIXES:
-        raise DecaylabError(
-            f"cannot open the store {text!r}: expected a path ending in {', '.join(SUFFIXES)} or a URL "
-            "postgresql://user:password@host/database"
-        )
-    return path.absolute()
-
-
 def _sqlite_engine(path: Path) -> Engine:
     path.parent.mkdir(parents=True, exist_ok=True)
-    engine = sqlalchemy.create_engine(f"sqlite:///{path}", connect_args={"timeout": LOCK_SECONDS})
+    location = sqlalchemy.URL.create("sqlite", database=str(path))  # no text: any character may be in a path
+    engine = sqlalchemy.create_engine(location, connect_args={"timeout": LOCK_SECONDS})
 
     @event.listens_for(engine, "connect")
     def _connect(raw: Any, _: Any) -> None:
@@ -223,13 +214,9 @@ def _patiently(action: Callable[[], _Result]) -> _Result:
             time.sleep(random.uniform(0.005, 0.05))
 
 
-def _postgresql_engine(text: str) -> Engine:
-    scheme, _, rest = text.partition("://")
-    driver = "postgresql+psycopg" if scheme in ("postgres", "postgresql") else scheme
+def _postgresql_engine(url: sqlalchemy.URL) -> Engine:
     try:
         # pre_ping: a connection that a restarted server has dropped is replaced instead of failing a run.
-        return sqlalchemy.create_engine(f"{driver}://{rest}", pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        return sqlalchemy.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
     except ModuleNotFoundError as error:
         raise DecaylabError("PostgreSQL needs its driver: pip install 'decaylab[postgres]'") from error
-    except sqlalchemy.exc.ArgumentError as error:
-        raise DecaylabError("cannot read the store's URL: expected postgresql://user:password@host/database") from error

@@ -28,19 +28,20 @@ class Store:
     One object can serve several threads, except for a `MetricWriter`, which belongs to one.
     """
 
-    def __init__(self, url: str | Path | None = None, *, create: bool = True) -> None:
+    def __init__(self, url: str | Path | None = None, *, create: bool = True, read_only: bool = False) -> None:
         """Open a store.
 
         Args:
-            url: ``None`` for ``runs.db`` in decaylab's data folder, a path ending in .db, .sqlite or .sqlite3, or
-                ``postgresql://user:password@host/database``.
+            url: A path ending in .db, .sqlite or .sqlite3, ``postgresql://user:password@host/database``, or ``None``
+                for the one of the environment variable DECAYLAB_STORE, or else ``runs.db`` in decaylab's data folder.
             create: Make a missing SQLite file; otherwise a missing file is an error.
+            read_only: Write nothing, for a store on a disk that cannot be written to, too; a missing one is an error.
 
         Raises:
             DecaylabError: The url means nothing, the file is not a store, the tables are newer than this code, or
                 the server does not answer.
         """
-        self._database = Database(url, create=create)
+        self._database = Database(url, create=create, read_only=read_only)
         self._keys = KeyTable(self._database)
         self.url = self._database.url
         """What another process passes to open the same store (with the password, so not for printing)."""

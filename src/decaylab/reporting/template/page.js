@@ -10,6 +10,7 @@
   const views = new WeakMap(); // figure element -> promises of its views
 
   async function draw(element) {
+    element.dataset.begun = "yes";
     const figure = element.closest("[data-figure]");
     const promise = vegaEmbed(element, specs[element.dataset.spec], options).then((result) => result.view);
     views.set(figure, [...(views.get(figure) || []), promise]);
@@ -42,12 +43,31 @@
   );
   document.querySelectorAll(".chart").forEach((element) => near.observe(element));
   // Paper has no scrolling: what is printed must be drawn.
-  window.addEventListener("beforeprint", () =>
-    document.querySelectorAll(".chart:not([data-drawn])").forEach((element) => {
+  // Charts that nobody has scrolled to yet are drawn when there is nothing else to do, so that printing finds them.
+  const idle = window.requestIdleCallback || ((action) => setTimeout(action, 200));
+  const rest = () => {
+    const element = document.querySelector(".chart:not([data-drawn]):not([data-begun])");
+    if (!element) return;
+    near.unobserve(element);
+    draw(element);
+    idle(rest);
+  };
+  window.addEventListener("load", () => idle(rest));
+  const opened = [];
+  window.addEventListener("beforeprint", () => {
+    document.querySelectorAll(".chart:not([data-begun])").forEach((element) => {
       near.unobserve(element);
       draw(element);
-    }),
-  );
+    });
+    // Nor can it be clicked on: the rules and the seeds of the claims are printed, the long tables of settings are not.
+    document.querySelectorAll("details.evidence:not([open])").forEach((element) => {
+      element.open = true;
+      opened.push(element);
+    });
+  });
+  window.addEventListener("afterprint", () => {
+    for (const element of opened.splice(0)) element.open = false;
+  });
 
   document.addEventListener("click", async (event) => {
     const entry = event.target.closest(".legend button");
