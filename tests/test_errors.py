@@ -25,7 +25,7 @@ def test_the_line_about_an_unknown_name(name, choices, said):
 
 def test_a_long_value_is_not_echoed_whole():
     message = str(unknown("rule", "x" * 3_000_000, ["a", "b"]))
-    assert len(message) < 400 and "3,000,000 characters" in message
+    assert len(message) < 400 and "..." in message
     assert len(str(DecaylabError("y" * 3_000_000))) <= 2000
 
 
