@@ -23,22 +23,46 @@ def test_an_optimizer_that_already_decays_is_refused():
         decay.attach(torch.optim.AdamW(weights()), decay.Decoupled(0.1))
 
 
-def test_decay_that_is_switched_on_later_is_refused_too():
+@pytest.mark.parametrize("native", [True, False])
+def test_decay_that_is_switched_on_later_does_not_act_beside_the_rule(native):
+    def run(own):
+        params = weights()
+        opt = torch.optim.AdamW(params, lr=0.1, weight_decay=0.0)
+        decay.attach(opt, decay.Decoupled(0.2), native=native)
+        for t in range(3):
+            opt.param_groups[0]["weight_decay"] = own * t  # as a schedule of the weight decay writes it
+            step(opt, params, 1.0)
+            assert opt.param_groups[0]["weight_decay"] == own * t
+        return params
+
+    with pytest.warns(UserWarning, match=r"was given weight_decay=0.5 .*left out while Decoupled decays") as said:
+        found = run(0.5)
+    assert len(said) == 1
+    assert all(map(torch.equal, found, run(0.0)))
+
+
+def test_a_rule_stands_back_where_a_group_that_it_has_a_part_of_decays_itself():
     params = weights()
-    opt = optimizer("adam", params)
-    decay.attach(opt, decay.Decoupled(0.1))
-    opt.param_groups[0]["weight_decay"] = 0.01
-    with pytest.raises(DecaylabError, match="would decay twice"):
+    opt = torch.optim.AdamW(params, lr=0.1, weight_decay=0.0)
+    decay.attach(opt, decay.Decoupled(0.2), params=params[:1])
+    opt.param_groups[0]["weight_decay"] = 0.3
+    start = [p.detach().clone() for p in params]
+    with pytest.warns(UserWarning, match="Decoupled stands back there"):
         step(opt, params)
+    for p, old in zip(params, start, strict=True):
+        torch.testing.assert_close(p.detach(), old * (1 - 0.1 * 0.3))
 
 
-def test_a_group_that_joins_with_decay_is_refused():
+def test_a_group_that_joins_with_decay_decays_by_the_rule_alone():
     opt = torch.optim.AdamW(weights()[:1], lr=0.1, weight_decay=0.0)
-    decay.attach(opt, decay.Decoupled(0.1))
+    decay.attach(opt, decay.Decoupled(0.2))
     late = weights()[1:]
+    start = [p.detach().clone() for p in late]
     opt.add_param_group({"params": late, "weight_decay": 0.1})
-    with pytest.raises(DecaylabError, match=r"weight_decay=0.1 in group 1"):
+    with pytest.warns(UserWarning, match=r"group 1 of AdamW was given weight_decay=0.1"):
         step(opt, late)
+    for p, old in zip(late, start, strict=True):
+        torch.testing.assert_close(p.detach(), old * (1 - 0.1 * 0.2))
 
 
 def test_two_decays_of_one_parameter_are_refused():
@@ -157,7 +181,7 @@ def test_wrong_arguments_are_named():
     opt = torch.optim.SGD(weights(), lr=0.1)
     with pytest.raises(DecaylabError, match="takes a decay rule, got float"):
         decay.attach(opt, 0.1)
-    with pytest.raises(DecaylabError, match=r"takes a torch.optim.Optimizer, got str"):
+    with pytest.raises(DecaylabError, match=r"expected a torch optimizer, got str"):
         decay.attach("adam", decay.L2(0.1))
     with pytest.raises(DecaylabError, match="1 of the given parameters are not in the optimizer"):
         decay.attach(opt, decay.L2(0.1), params=weights()[:1])
@@ -204,14 +228,14 @@ def test_where_the_peak_learning_rate_comes_from():
 @pytest.mark.parametrize(
     "rule", [decay.Independent(0.1), decay.Corrected(0.1), decay.WeightNormControl(0.1, target=1.0)]
 )
-def test_a_peak_of_zero_is_refused_once_the_learning_rate_is_not(rule):
+def test_a_peak_of_zero_is_said_once_the_learning_rate_is_not(rule):
     params = weights()
     opt = torch.optim.SGD(params, lr=0.0)
     decay.attach(opt, rule)
     step(opt, params, 1.0)
     assert all(map(torch.equal, params, weights()))
     opt.param_groups[0]["lr"] = 0.1
-    with pytest.raises(DecaylabError, match=r"above max_lr 0, .*give the rule max_lr"):
+    with pytest.warns(UserWarning, match=r"above max_lr 0, .*give the rule max_lr"):
         step(opt, params, 1.0)
     with pytest.raises(DecaylabError, match="is 0 when the rule is attached: give the rule max_lr"):
         opt = torch.optim.SGD(params, lr=torch.tensor(0.0), foreach=True)
@@ -219,13 +243,22 @@ def test_a_peak_of_zero_is_refused_once_the_learning_rate_is_not(rule):
         step(opt, params, 1.0)
 
 
-def test_a_learning_rate_above_its_peak_is_refused():
+def test_a_learning_rate_above_its_peak_is_refused_or_becomes_the_peak():
     params = weights()
-    opt = torch.optim.SGD(params, lr=0.1)
-    decay.attach(opt, decay.Corrected(0.1))
-    opt.param_groups[0]["lr"] = 0.2
+    opt = torch.optim.SGD(params, lr=0.2)
     with pytest.raises(DecaylabError, match=r"learning rate 0.2 is above max_lr 0.1.*give the rule max_lr"):
-        step(opt, params)
+        decay.attach(opt, decay.Corrected(0.1, max_lr=0.1))
+    opt.param_groups[0]["lr"] = 0.1
+    decay.attach(opt, decay.Independent(0.1))
+    factors = []
+    with pytest.warns(UserWarning, match=r"learning rate 0.2 is above max_lr 0.1.*give the rule max_lr") as said:
+        for lr in (0.1, 0.2, 0.1, 0.2):
+            opt.param_groups[0]["lr"] = lr
+            old = params[0].detach().clone()
+            step(opt, params)
+            factors.append((params[0].detach() / old).mean().item())
+    assert len(said) == 1
+    assert factors == pytest.approx([0.9, 0.9, 0.95, 0.9])
 
 
 def test_a_step_that_fails_leaves_the_settings_as_they_were():
@@ -302,3 +335,52 @@ def test_rules_are_data():
     assert decay.Decoupled(0.1) == decay.build("decoupled", 0.1)
     assert hash(decay.Decoupled(0.1)) == hash(decay.Decoupled(0.1))
     assert repr(decay.MaxNorm()) == "MaxNorm(threshold=None, fraction=0.1, every=1)"
+
+
+@pytest.mark.parametrize("chosen", ["all", "list", "function"])
+def test_the_same_rule_is_attached_once(chosen):
+    params = weights()
+    given = {"all": None, "list": params[:2], "function": dict.fromkeys(params[:2]).__contains__}[chosen]
+    opt = optimizer("sgd", params)
+    handle = decay.attach(opt, decay.Decoupled(0.2), params=given)
+    hooks = dict(opt._optimizer_step_pre_hooks)
+    assert decay.attach(opt, decay.Decoupled(0.2), params=list(given) if chosen == "list" else given) is handle
+    assert dict(opt._optimizer_step_pre_hooks) == hooks and decay.handles(opt) == (handle,)
+    with pytest.raises(DecaylabError, match=r"already decay by Decoupled: remove that rule first \(decay.handles"):
+        decay.attach(opt, decay.Decoupled(0.3), params=given)
+
+
+def test_a_function_chooses_parameters_that_join_later():
+    params = weights()
+    chosen = {id(params[0]), id(params[2])}
+    opt = torch.optim.SGD(params[:2], lr=0.5)
+    decay.attach(opt, decay.Decoupled(0.2), params=lambda p: id(p) in chosen)
+    opt.add_param_group({"params": params[2:]})
+    start = [p.detach().clone() for p in params]
+    step(opt, params)
+    for p, old, factor in zip(params, start, (0.9, 1.0, 0.9), strict=True):
+        torch.testing.assert_close(p.detach(), factor * old)
+
+
+def test_what_joins_later_and_does_not_fit_is_left_alone_and_said():
+    params = weights()
+    opt = torch.optim.SGD(params[:1], lr=0.5)
+    handle = decay.attach(opt, decay.Decoupled(0.2))
+    odd = torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    opt.add_param_group({"params": [odd]})
+    with pytest.warns(
+        UserWarning, match="Decoupled leaves 1 parameters alone that joined group 1 later: .*complex"
+    ) as said:
+        for _ in range(3):
+            step(opt, [params[0], odd])
+    assert len(said) == 1 and not handle.covers(opt.param_groups[1], odd)
+    assert torch.equal(odd.detach(), torch.ones(2, dtype=torch.complex64))
+
+
+def test_a_rule_in_a_with_block_goes_on_exceptions():
+    params = weights()
+    opt = optimizer("sgd", params)
+    with pytest.raises(KeyboardInterrupt), decay.attach(opt, decay.Decoupled(0.2)):
+        step(opt, params)
+        raise KeyboardInterrupt
+    assert not decay.handles(opt) and not opt._optimizer_step_pre_hooks

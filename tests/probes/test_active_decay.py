@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from decaylab import decay, watch
+from decaylab.errors import DecaylabError
+from decaylab.params.inner_optimizer import inner_optimizer
 from decaylab.probes.active_decay import decays_of
-from decaylab.probes.optimizer_rates import inner_optimizer
 
 LR, LAMBDA = 0.1, 0.05
 MAKERS = {
@@ -131,5 +132,5 @@ def test_wrappers_are_taken_off():
             self.optimizer = inner
 
     assert inner_optimizer(Wrapper(Wrapper(optimizer))) is optimizer
-    with pytest.raises(TypeError, match="expected a torch optimizer, got int"):
+    with pytest.raises(DecaylabError, match="expected a torch optimizer, got int"):
         inner_optimizer(3)

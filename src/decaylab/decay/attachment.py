@@ -1,54 +1,61 @@
-"""How is a decay rule installed on an optimizer that already exists?
+"""Installing a decay rule on an optimizer that already exists.
 
-By the optimizer's own step hooks. The optimizer, its class and its schedulers stay as they are; removing the handle
-leaves no trace.
+By the optimizer's own hooks. Its class and its schedulers stay as they are; removing the handle leaves no trace.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from types import TracebackType
+from typing import Any, Self, cast
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from decaylab.decay.binding import Members
-from decaylab.decay.fused_kernel import lend
+from decaylab.decay.idle_check import IdleCheck
+from decaylab.decay.optimizer_copies import warn_when_copied
 from decaylab.decay.optimizer_state import Checkpoint
-from decaylab.decay.rule import Part, Rule, Step
+from decaylab.decay.rows import Rows, check_rows
+from decaylab.decay.rule import Part, Rule
+from decaylab.decay.step_guard import guard_step
+from decaylab.decay.step_work import StepWork
 from decaylab.errors import DecaylabError
+from decaylab.params.inner_optimizer import inner_optimizer, other_steps
 
-_ATTRIBUTE = "_decaylab_handles"
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-
-
-def _eager(method: _Method) -> _Method:
-    """Leave a method out of a compiled step: a graph break before it and after it."""
-    disable: Any = torch.compiler.disable
-    return cast(_Method, disable(method))
+_ATTRIBUTE, _STOPPED = "_decaylab_handles", "_decaylab_stopped_handles"
+Choice = Iterable[Tensor] | Callable[[Tensor], bool]
 
 
-def attach(optimizer: Optimizer, rule: Rule, params: Iterable[Tensor] | None = None, *, native: bool = True) -> Handle:
+def attach(
+    optimizer: Optimizer, rule: Rule, params: Choice | None = None, *, native: bool = True, rows: Rows = "all"
+) -> Handle:
     """Install a decay rule on an optimizer.
 
     From the next step on, the optimizer's update and the rule act together. The rule's state travels in the
-    optimizer's ``state_dict``: attach first, then load. Several rules can be attached, also to different parameters of
-    one optimizer; they act in the order of attaching.
+    optimizer's ``state_dict``, whether that is loaded after attaching or before it. Several rules can be attached, also
+    to different parameters of one optimizer; they act in the order of attaching. The same rule for the same parameters
+    is attached once: the second time its handle is returned.
 
     Args:
-        optimizer: Any ``torch.optim.Optimizer`` whose own ``weight_decay`` is 0 for these parameters.
+        optimizer: Any ``torch.optim.Optimizer`` whose own ``weight_decay`` is 0 for these parameters; wrappers that
+            hold one are taken off (accelerate, Lightning, SAM with its base optimizer).
         rule: A rule, such as ``Decoupled(0.1)`` or ``decay.build("decoupled", weight_decay=0.1)``.
-        params: Parameters to act on. None takes every parameter of every group, also of groups added later, except
-            groups with ``decay=False``.
+        params: Parameters to act on, or a function that tells of a parameter whether to, also of those that join later.
+            None takes every parameter of every group, also of groups added later, except groups with ``decay=False``
+            and parameters that `decaylab.params.decay_groups` put into such a group.
         native: Let the optimizer's own kernel do the decay where it computes exactly this rule (no extra pass over the
             weights). The weights agree to the last bit for `L2` and `Decoupled`, to rounding for the others.
+        rows: ``"all"``: a weight with a gradient decays as a whole, also the rows of an embedding that a sparse
+            gradient has no entries for. ``"touched"``: of every weight only the rows (dimension 0) with an entry in
+            the gradient that is there (sparse) or not zero (dense); for rules that look at one entry at a time.
 
     Returns:
         A handle; ``handle.remove()`` takes the rule off again.
 
     Raises:
-        DecaylabError: The rule and the optimizer do not fit, or the parameters would decay twice.
+        DecaylabError: The rule and the optimizer do not fit, the parameters would decay twice, or the optimizer is
+            stepped by other methods than ``step``.
 
     Example:
         >>> import torch
@@ -63,57 +70,126 @@ def attach(optimizer: Optimizer, rule: Rule, params: Iterable[Tensor] | None = N
     """
     if not isinstance(rule, Rule):
         raise DecaylabError(f"attach takes a decay rule, got {type(rule).__name__}; see `decaylab rules` for the names")
-    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+    stepped = inner_optimizer(optimizer)
+    others = other_steps(stepped)
+    if others:
         raise DecaylabError(
-            f"attach takes a torch.optim.Optimizer, got {type(optimizer).__name__}; unwrap it first if it wraps one"
+            f"{type(stepped).__name__} moves the weights by {' and '.join(others)} too, where a rule sees nothing: "
+            f"attach the rule to the optimizer that it steps, or use one with step() alone"
         )
-    return Handle(optimizer, rule, None if params is None else list(params), native)
+    for handle in tuple(stepped.__dict__.get(_STOPPED, ())):
+        handle.remove()
+    chosen = params if params is None or callable(params) else list(params)
+    for handle in handles(stepped):
+        if handle.is_same(rule, chosen, check_rows(rows)):
+            return handle
+    return Handle(stepped, rule, chosen, native, check_rows(rows), outer=optimizer)
 
 
 class Handle:
-    """A rule that is installed on an optimizer.
+    """A rule that is installed on an optimizer; used in a ``with`` block it is taken off at the end.
 
     Attributes:
         rule: The rule.
         slot: Its name in the optimizer's ``state_dict``.
+        restored: Whether its state came from a loaded ``state_dict``.
     """
 
-    def __init__(self, optimizer: Optimizer, rule: Rule, params: list[Tensor] | None, native: bool) -> None:
-        self.rule = rule
-        self._optimizer = optimizer
-        self._use_native = native
-        self._old: dict[Tensor, Tensor] = {}
-        self._user_grads: list[tuple[Tensor, Tensor]] = []
-        self._step: Step | None = None
-        self._awaits_closure = False
-
-        others: list[Handle] = optimizer.__dict__.setdefault(_ATTRIBUTE, [])
-        self._others = others
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        rule: Rule,
+        chosen: list[Tensor] | Callable[[Tensor], bool] | None,
+        native: bool,
+        rows: Rows,
+        outer: Any,
+    ) -> None:
+        self.rule, self._optimizer = rule, optimizer
+        self._choice: dict[Tensor, None] | Callable[[Tensor], bool] | None = (
+            dict.fromkeys(chosen) if isinstance(chosen, list) else chosen
+        )
+        others: list[Handle] = optimizer.__dict__.get(_ATTRIBUTE, [])
         same = sum(type(other.rule) is type(rule) for other in others)
         self.slot = type(rule).__name__.lower() + (f"-{same + 1}" if same else "")
+        if isinstance(self._choice, dict):
+            _refuse_missing(optimizer, self._choice)
         self._members = Members(
-            optimizer, rule, params, lambda: [other._members for other in others if other is not self]
+            optimizer,
+            rule,
+            self._choice.__contains__ if isinstance(self._choice, dict) else self._choice,
+            lambda: [other._members for other in handles(optimizer) if other is not self],
+            rows,
         )
-        others.append(self)
-        self._hooks: list[Any] = [
-            optimizer.register_step_pre_hook(self._pre_step),
-            optimizer.register_step_post_hook(self._post_step),
-            *Checkpoint(self._members, self.slot, self._give_back).register(optimizer),
+        self._state = Checkpoint(self._members, self.slot, self.give_back, optimizer)
+        self._work = StepWork(optimizer, self._members, native, self._state.show)
+        optimizer.__dict__.setdefault(_ATTRIBUTE, []).append(self)
+        self._step_hooks: list[Any] = [
+            optimizer.register_step_pre_hook(self._work.pre_hook),
+            optimizer.register_step_post_hook(self._work.post_hook),
         ]
+        # A wrapper that is an optimizer itself saves states of its own, of the same groups.
+        saving = [optimizer]
+        if outer is not optimizer and isinstance(outer, Optimizer) and hasattr(outer, "_optimizer_step_pre_hooks"):
+            saving.append(outer)
+        self._save_hooks: list[Any] = [hook for each in saving for hook in self._state.register_saving(each)]
+        self._load_hooks: list[Any] = [hook for each in saving for hook in self._state.register_loading(each)]
+        guard_step(optimizer).on_error.append(self.give_back)
+        warn_when_copied(optimizer, lambda: [handle._state for handle in handles(optimizer)])
+        self._idle = IdleCheck(
+            self._members.state, lambda: self._work.begun, f"{type(rule).__name__} on {type(optimizer).__name__}"
+        )
+        self._state.absorb()
 
     @property
     def steps(self) -> int:
         """Optimizer steps since attaching."""
         return self._members.steps
 
+    @property
+    def restored(self) -> bool:
+        """Whether the rule goes on from a loaded state."""
+        return self._state.restored
+
+    def is_same(self, rule: Rule, chosen: list[Tensor] | Callable[[Tensor], bool] | None, rows: Rows) -> bool:
+        """Whether this is what attaching such a rule would install."""
+        choice = dict.fromkeys(chosen) if isinstance(chosen, list) else chosen
+        if type(rule) is not type(self.rule) or rows != self._members.rows:
+            return False
+        try:
+            if rule != self.rule:
+                return False
+        except (RuntimeError, ValueError):  # a rule of the user's own that holds tensors or arrays
+            return False
+        if isinstance(choice, dict) and isinstance(self._choice, dict):
+            return choice.keys() == self._choice.keys()
+        return choice == self._choice and not isinstance(choice, dict)
+
+    def stop(self) -> None:
+        """Take the rule off, but go on putting its state into states of the optimizer that are saved later."""
+        self.give_back()
+        self._idle.remove()
+        for hook in (*self._step_hooks, *self._load_hooks):
+            hook.remove()
+        self._step_hooks, self._load_hooks = [], []
+        listed: list[Handle] = self._optimizer.__dict__.get(_ATTRIBUTE, [])
+        if self in listed:
+            listed.remove(self)
+            self._optimizer.__dict__.setdefault(_STOPPED, []).append(self)
+        guard_step(self._optimizer).drop(on_error=self.give_back)
+
     def remove(self) -> None:
         """Take the rule off; the weights stay as they are."""
-        self._give_back()
-        for hook in self._hooks:
+        self.stop()
+        for hook in self._save_hooks:
             hook.remove()
-        self._hooks = []
-        if self in self._others:
-            self._others.remove(self)
+        self._save_hooks = []
+        self._state.hide()
+        own = self._optimizer.__dict__
+        if self in own.get(_STOPPED, ()):
+            own[_STOPPED].remove(self)
+        if not own.get(_STOPPED) and not own.get(_ATTRIBUTE):
+            for name in (_STOPPED, _ATTRIBUTE, "__getstate__"):
+                own.pop(name, None)
 
     def covers(self, group: dict[str, Any], param: Tensor) -> bool:
         """Whether the rule acts on ``param`` of ``group``."""
@@ -123,130 +199,28 @@ class Handle:
         """Return a group with its settings of now, and no parameters: what a probe needs to know of a step."""
         return self._members.part(index, group)
 
-    def _pre_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        return self._begin(args, kwargs, torch.compiler.is_compiling())
+    def give_back(self) -> None:
+        """Put back what was changed for the time of a step."""
+        self._work.give_back()
 
-    def _post_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._end()
+    def __enter__(self) -> Self:
+        """Decay inside a ``with`` block."""
+        return self
 
-    @_eager
-    def _begin(self, args: Any, kwargs: Any, compiling: bool) -> tuple[Any, Any] | None:
-        self._give_back()  # in case the last step was left by an exception
-        self._step = None
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        self._awaits_closure = closure is not None
-        if closure is None:
-            self._before(compiling)
-            return None
-
-        def evaluated() -> Any:
-            # Gradients exist only when the user's closure has run, and LBFGS runs it several times a step.
-            self._restore_grads()
-            loss = closure()
-            return self._after_closure(loss, compiling)
-
-        if len(args) > 1:
-            return (args[0], evaluated, *args[2:]), kwargs
-        return args, {**kwargs, "closure": evaluated}
-
-    @torch.no_grad()
-    def _after_closure(self, loss: Any, compiling: bool) -> Any:
-        self._awaits_closure = False
-        if self._step is None:
-            self._before(compiling)
-        elif self.rule.edits_gradients:
-            self._edit_grads(self._step)
-        if self._step is not None and isinstance(self._optimizer, torch.optim.LBFGS):
-            penalty = self.rule.penalty(self._step)
-            return loss if penalty is None else loss + penalty
-        return loss
-
-    @torch.no_grad()
-    def _before(self, compiling: bool) -> None:
-        if self._skips():
-            return
-        step = self._step = self._members.step()
-        self._refuse_capture(step)
-        if self._use_native and not compiling:
-            step.parts = [part for part in step.parts if not self._lend(part, step)]
-        if self.rule.keeps_old:
-            self._copy_old(step)
-        if self.rule.edits_gradients:
-            self._edit_grads(step)
-        else:
-            self.rule.before(step)
-
-    @_eager
-    @torch.no_grad()
-    def _end(self) -> None:
-        self._give_back()
-        step, self._step = self._step, None
-        if self._awaits_closure:
-            raise DecaylabError(
-                f"{type(self._optimizer).__name__} did not call its closure, so the decay rule saw no gradients: "
-                f"compute them before the step and call step() without a closure"
-            )
-        if step is not None:
-            self.rule.after(step)
-            self._members.steps += 1
-
-    def _refuse_capture(self, step: Step) -> None:
-        """A CUDA graph replays the numbers of the step that it recorded: refuse rules whose numbers change by step."""
-        on_gpu = any(part.weights[0].is_cuda for part in step.parts)
-        if on_gpu and torch.cuda.is_current_stream_capturing() and self.rule.counts_steps:
-            raise DecaylabError(
-                f"{type(self.rule).__name__} with these options counts steps, which a CUDA graph would freeze: leave "
-                f"the optimizer's step out of the graph"
-            )
-
-    def _skips(self) -> bool:
-        """Whether a fused step under a gradient scaler will leave the weights alone because of an overflow."""
-        found = getattr(self._optimizer, "found_inf", None)
-        return found is not None and bool(found)
-
-    def _lend(self, part: Part, step: Step) -> bool:
-        """Let the optimizer's kernel decay this part, where it has the rule and the whole group is the rule's."""
-        convention = self.rule.native_convention
-        if convention is None or not part.whole:
-            return False
-        value = self.rule.native_decay(part, step)
-        loan = None
-        if value is not None and not isinstance(value, Tensor):
-            loan = lend(self._optimizer, part.group, convention, value)
-        if loan is not None:
-            self._members.loans.append(loan)
-        return loan is not None
-
-    def _give_back(self) -> None:
-        for loan in self._members.loans:
-            loan.give_back()
-        self._members.loans = []
-        self._restore_grads()
-
-    def _edit_grads(self, step: Step) -> None:
-        if step.parts and getattr(self._optimizer, "grad_scale", None) is not None:
-            raise DecaylabError(
-                f"{type(self.rule).__name__} edits gradients, and a fused optimizer under a GradScaler only has scaled "
-                f"ones: call scaler.unscale_(optimizer) before the step, or build the optimizer with fused=False"
-            )
-        self._user_grads = [(p, p.grad) for part in step.parts for p in part.params if p.grad is not None]
-        self.rule.before(step)
-
-    def _restore_grads(self) -> None:
-        for p, grad in self._user_grads:
-            p.grad = grad
-        self._user_grads = []
-
-    def _copy_old(self, step: Step) -> None:
-        for part in step.parts:
-            for p, weight in zip(part.params, part.weights, strict=True):
-                kept = self._old.get(p)
-                if kept is None or kept.shape != weight.shape or kept.dtype != weight.dtype:
-                    self._old[p] = torch.empty_like(weight)
-            part.old = [self._old[p] for p in part.params]
-            torch._foreach_copy_(part.old, part.weights)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the rule off."""
+        self.remove()
 
 
 def handles(optimizer: Optimizer) -> tuple[Handle, ...]:
-    """Return what is attached to an optimizer, in the order of attaching."""
-    return tuple(optimizer.__dict__.get(_ATTRIBUTE, ()))
+    """Return what is attached to an optimizer, in the order of attaching; wrappers are taken off."""
+    return cast("tuple[Handle, ...]", tuple(inner_optimizer(optimizer).__dict__.get(_ATTRIBUTE, ())))
+
+
+def _refuse_missing(optimizer: Optimizer, chosen: dict[Tensor, None]) -> None:
+    held = {p for group in optimizer.param_groups for p in group["params"]}
+    missing = sum(p not in held for p in chosen)
+    if missing:
+        raise DecaylabError(f"{missing} of the given parameters are not in the optimizer: add them to it first")

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from decaylab.decay.fused_kernel import Convention
+from decaylab.decay.rows import rows_of, with_rows
 from decaylab.errors import DecaylabError
 from decaylab.schedules import DecaySchedule, decay_multiplier
 from decaylab.tensors import sharding
@@ -45,6 +46,8 @@ class Part:
         whole: Whether these are all parameters of the group, apart from those without a gradient.
         old: Copies of ``weights`` from before the update; filled only for rules that set ``keeps_old``.
         find_max_lr: Looks up the peak learning rate of the group.
+        rows: For rules on touched rows, the indices of those rows for each of ``params``; ``weights`` and ``old`` are
+            then copies of these rows. Empty for rules on whole weights.
     """
 
     group: dict[str, Any]
@@ -55,11 +58,23 @@ class Part:
     find_max_lr: Callable[[], float]
     whole: bool = False
     old: list[Tensor] = field(default_factory=list)
+    rows: list[Tensor] = field(default_factory=list)
 
     @property
     def grads(self) -> list[Tensor]:
-        """The gradients on this rank, in the order of ``weights``."""
-        return [sharding.local(p.grad) for p in self.params if p.grad is not None]
+        """The gradients on this rank, in the order of ``weights`` and of their shape; sparse ones are made dense."""
+        grads = [sharding.local(p.grad) for p in self.params if p.grad is not None]
+        if self.rows:
+            return [rows_of(grad, index) for grad, index in zip(grads, self.rows, strict=True)]
+        return [grad if grad.layout is torch.strided else grad.to_dense() for grad in grads]
+
+    def replace_grads(self, grads: list[Tensor]) -> None:
+        """Give the parameters other gradients, in the order and of the shape of `grads`."""
+        for place, (p, grad) in enumerate(zip(self.params, grads, strict=True)):
+            if self.rows and p.grad is not None:
+                p.grad = with_rows(p.grad, self.rows[place], grad)
+            else:
+                p.grad = sharding.like(p, grad)
 
     @property
     def sign(self) -> float:
@@ -110,6 +125,9 @@ class Rule:
         native_convention: What a kernel must do with ``weight_decay`` to be able to do the rule: ``coupled`` or
             ``decoupled``, see `decaylab.decay.fused_kernel`. None where no kernel can.
         decays: The rule shrinks weights itself; two of these must not share a parameter.
+        uses_lr: The rule multiplies by the learning rate, so a group must have one.
+        by_entry: What happens to an entry depends on that entry alone, so that the rule can act on some rows of a
+            weight and leave the others.
     """
 
     edits_gradients: ClassVar[bool] = False
@@ -117,6 +135,8 @@ class Rule:
     norm_based: ClassVar[bool] = False
     native_convention: ClassVar[Convention | None] = None
     decays: ClassVar[bool] = True
+    uses_lr: ClassVar[bool] = False
+    by_entry: ClassVar[bool] = False
 
     @property
     def counts_steps(self) -> bool:
@@ -214,6 +234,7 @@ class DecayRule(Rule):
 class ShrinkRule(DecayRule):
     """Base of the rules ``p <- p (1 - c_t)`` that act on the old weights, beside the optimizer's own update."""
 
+    by_entry: ClassVar[bool] = True
     native_convention: ClassVar[Convention | None] = "decoupled"
 
     def shrink(self, part: Part, step: Step | None) -> Scalar:

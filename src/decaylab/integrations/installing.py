@@ -15,8 +15,8 @@ from decaylab.decay import Handle, Rule, attach
 from decaylab.errors import DecaylabError
 from decaylab.monitor.log import Log, Sink, watch
 from decaylab.params import assign, decayed
+from decaylab.params.inner_optimizer import inner_optimizer
 from decaylab.probes.context import Probe
-from decaylab.probes.optimizer_rates import inner_optimizer
 from decaylab.probes.registry import DEFAULT_PROBES
 
 

@@ -15,8 +15,8 @@ from decaylab.errors import DecaylabError
 from decaylab.files import atomic_write_text
 from decaylab.integrations.installing import Installation
 from decaylab.monitor.log import Log, Sink
+from decaylab.params.inner_optimizer import inner_optimizer
 from decaylab.probes.context import Probe
-from decaylab.probes.optimizer_rates import inner_optimizer
 from decaylab.probes.registry import DEFAULT_PROBES
 
 try:

@@ -17,8 +17,8 @@ from decaylab.errors import DecaylabError
 from decaylab.files import atomic_path
 from decaylab.monitor.diagnosis import diagnose
 from decaylab.monitor.diagnosis_result import Diagnosis
+from decaylab.params.inner_optimizer import inner_optimizer
 from decaylab.probes.context import Probe
-from decaylab.probes.optimizer_rates import inner_optimizer
 from decaylab.probes.registry import DEFAULT_PROBES
 from decaylab.probes.runner import ProbeRunner
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from decaylab.errors import DecaylabError, unknown
+from decaylab.params.marks import mark
 from decaylab.params.role import ROLES, Assignment, Role, assign
 
 
@@ -37,7 +38,8 @@ def decay_groups(
     Returns:
         Group dicts with ``params`` in the model's order, ``decay`` (True or False, which attached rules honour) and
         ``weight_decay`` (0.0 in the group that does not decay). An empty group is left out. Frozen parameters
-        (``requires_grad=False``) are in no group; tied ones once.
+        (``requires_grad=False``) are in no group; tied ones once. Attached rules also know the split by parameter, so
+        that a loaded state without the key ``decay`` changes nothing.
 
     Raises:
         DecaylabError: A parameter without a role, an unknown role, a pattern that matches nothing, a negative
@@ -57,6 +59,8 @@ def decay_groups(
             (yes if decays else no).append(item.parameter)
     if not yes and not no:
         raise DecaylabError("the model has no trainable parameter: nothing to put into groups")
+    mark(yes, True)
+    mark(no, False)
     with_decay: dict[str, Any] = {"params": yes, "decay": True}
     if weight_decay is not None:
         with_decay["weight_decay"] = float(weight_decay)

@@ -11,8 +11,9 @@ from torch.optim import Optimizer
 from decaylab.curvature.shared_view import evaluation_twin, unwrap
 from decaylab.curvature.types import LossFunction
 from decaylab.errors import DecaylabError
+from decaylab.params.inner_optimizer import inner_optimizer
 from decaylab.probes.context import Context, Probe
-from decaylab.probes.optimizer_rates import Rates, inner_optimizer, read_rates, spread
+from decaylab.probes.optimizer_rates import Rates, read_rates, spread
 from decaylab.probes.runner import make, to_floats
 from decaylab.tensors.reduce import accurate
 

@@ -66,20 +66,6 @@ class Rates:
     held: tuple[bool, ...]
 
 
-def inner_optimizer(optimizer: Any) -> Optimizer:
-    """Take off the wrappers that accelerate, Lightning and others put around a torch optimizer.
-
-    Raises:
-        TypeError: There is no torch optimizer inside.
-    """
-    while not isinstance(optimizer, Optimizer) or not hasattr(optimizer, "_optimizer_step_pre_hooks"):
-        inner = getattr(optimizer, "optimizer", None)
-        if inner is None:
-            raise TypeError(f"expected a torch optimizer, got {type(optimizer).__name__}")
-        optimizer = inner
-    return optimizer
-
-
 def read_rates(optimizer: Optimizer) -> list[GroupRates]:
     """Read every param group and every attached rule as they are for the step that is about to be taken."""
     names = families(optimizer)

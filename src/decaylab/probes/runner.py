@@ -14,10 +14,11 @@ from torch.optim import Optimizer
 from decaylab.curvature.shared_view import unwrap
 from decaylab.curvature.types import LossFunction
 from decaylab.errors import DecaylabError
+from decaylab.params.inner_optimizer import inner_optimizer
 from decaylab.probes.context import Context, Measurement, Probe
 from decaylab.probes.cumulative_decay import Elapsed
 from decaylab.probes.microbatch_hooks import MicrobatchHooks
-from decaylab.probes.optimizer_rates import GroupRates, inner_optimizer, read_rates, spread
+from decaylab.probes.optimizer_rates import GroupRates, read_rates, spread
 from decaylab.probes.registry import rows
 from decaylab.tensors.reduce import accurate, entries, stack_scalars
 

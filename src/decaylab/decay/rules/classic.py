@@ -13,7 +13,6 @@ from decaylab.decay.fused_kernel import Convention
 from decaylab.decay.rule import DecayRule, Part, Scalar, ShrinkRule, Step
 from decaylab.errors import DecaylabError
 from decaylab.tensors.foreach import pieces, wide
-from decaylab.tensors.sharding import like
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class L2(DecayRule):
     """
 
     edits_gradients: ClassVar[bool] = True
+    by_entry: ClassVar[bool] = True
     native_convention: ClassVar[Convention | None] = "coupled"
 
     def native_decay(self, part: Part, step: Step) -> Scalar | None:
@@ -54,8 +54,7 @@ def add_to_gradients(part: Part, direction: list[Tensor], coefficient: Scalar) -
         return
     else:
         sums = torch._foreach_add(part.grads, direction, alpha=coefficient)
-    for p, total in zip(part.params, sums, strict=True):
-        p.grad = like(p, total)
+    part.replace_grads(list(sums))
 
 
 def half_square_sum(terms: list[tuple[list[Tensor], Scalar]]) -> Scalar:
@@ -204,6 +203,7 @@ class Cautious(DecayRule):
     """
 
     keeps_old: ClassVar[bool] = True
+    by_entry: ClassVar[bool] = True
 
     def check(self, optimizer: Optimizer, part: Part) -> None:
         """Refuse a decay that takes a whole weight or more in one step."""

@@ -39,6 +39,7 @@ class WeightNormControl(DecayRule):
     max_lr: float | None = None
 
     norm_based: ClassVar[bool] = True
+    uses_lr: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -153,6 +154,7 @@ class Hyperball(Rule):
 
     norm_based: ClassVar[bool] = True
     keeps_old: ClassVar[bool] = True
+    uses_lr: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.radius is not None and not 0 < self.radius < math.inf:

@@ -186,6 +186,9 @@ class MaxNorm(_Projection):
             if is_sharded(p):
                 raise DecaylabError("MaxNorm cannot see the rows of other ranks to set its threshold: give threshold")
             rows = row_norms(p)
+            if rows.numel() == 0:
+                state[p]["threshold"] = rows.new_zeros(())
+                continue
             low, high = rows.aminmax()
             state[p]["threshold"] = low + self.fraction * (high - low)
 

@@ -55,6 +55,7 @@ class Rotational(DecayRule):
 
     norm_based: ClassVar[bool] = True
     keeps_old: ClassVar[bool] = True
+    uses_lr: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,7 +72,12 @@ class Rotational(DecayRule):
 
     def check(self, optimizer: Optimizer, part: Part) -> None:
         """Refuse optimizers whose rotation in equilibrium is not known."""
-        self._kind(optimizer, part.group)
+        kind = self._kind(optimizer, part.group)
+        if kind != "sgdm" and "betas" not in part.group:
+            raise DecaylabError(
+                f"{type(optimizer).__name__} has no betas in its groups, from which Rotational takes the rotation of "
+                f"{kind}: give kind='sgdm', or another rule"
+            )
 
     def _kind(self, optimizer: Optimizer, group: dict[str, Any]) -> str:
         if self.kind != "auto":

@@ -40,7 +40,8 @@ class Scheduled(ShrinkRule):
         """Refuse optimizers that are neither of Adam's family nor SGD."""
         name, group = type(optimizer).__name__, part.group
         known = isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)) or "adam" in name.lower()
-        adams = "betas" in group and known and not isinstance(optimizer, torch.optim.Adamax)
+        others = (torch.optim.Adamax, torch.optim.SparseAdam)
+        adams = "betas" in group and known and not isinstance(optimizer, others)
         if not (adams or is_sgd(group)):
             raise DecaylabError(f"Scheduled is defined for Adam's family and for SGD, not for {name}: use Decoupled")
         if not adams:
