@@ -92,7 +92,7 @@ def role_names(model: nn.Module, roles: Mapping[str, str] | None) -> Mapping[str
     if roles is not None:
         return roles
     try:
-        found: Mapping[str, str] = roles_of(unwrap(model))
+        found: Mapping[str, str] = roles_of(unwrap(model), strict=False)
         return found
     except DecaylabError:
         return {}

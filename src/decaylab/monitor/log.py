@@ -72,7 +72,7 @@ def watch(
         The log.
 
     Raises:
-        DecaylabError: Unknown probe, a parameter whose role is not known, or an optimizer of another model.
+        DecaylabError: Unknown probe, an override of a role that matches nothing, or an optimizer of another model.
 
     Example:
         >>> import torch

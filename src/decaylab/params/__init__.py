@@ -1,4 +1,4 @@
-"""Which parameters decay: roles from the owning module, parameter groups, an audit table, scale invariance.
+"""Choice of the parameters that decay: roles, parameter groups, an audit table, scale invariance.
 
 Public names are loaded on first use: this package itself imports no torch.
 """
@@ -10,7 +10,9 @@ from typing import Any
 
 _LAZY = {
     "ROLES": "decaylab.params.role",
+    "UNKNOWN": "decaylab.params.role",
     "Assignment": "decaylab.params.role",
+    "ReportedRole": "decaylab.params.role",
     "Role": "decaylab.params.role",
     "assign": "decaylab.params.role",
     "roles": "decaylab.params.role",

@@ -1,4 +1,4 @@
-"""Which parameters decay? By role, with the user's exceptions, as parameter groups for any torch optimizer."""
+"""Choice of the parameters that decay: by role, by their author's marks, with the user's exceptions; as groups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from torch import nn
 
 from decaylab.errors import DecaylabError, unknown
 from decaylab.params.marks import mark
-from decaylab.params.role import ROLES, Assignment, Role, assign
+from decaylab.params.role import ROLES, UNKNOWN, Assignment, Role, ask, assign
+
+UNDECIDED = "nobody decided whether it decays"
 
 
 def decay_groups(
@@ -31,7 +33,9 @@ def decay_groups(
         weight_decay: The coefficient of the group that decays, a plain float (fused kernels take no tensor). None
             leaves it to the optimizer's own ``weight_decay``, or to an attached rule.
         decay: The roles that decay. A head is a matrix: ``"matrix"`` covers it; ``exclude=("head",)`` leaves it out.
-        include: Decay these also: role names, glob patterns, or parts of parameter names.
+        include: Decay these also: role names, glob patterns, or parameter names or whole parts of them between dots
+            (``"lm_head"``, ``"blocks.0"``). Wins over its author's mark (``_no_weight_decay``, ``no_weight_decay()``),
+            which otherwise keeps a parameter from decaying.
         exclude: Never decay these; wins over ``decay`` and ``include``.
         roles: Overrides of roles, as in `decaylab.params.roles`.
 
@@ -42,8 +46,9 @@ def decay_groups(
         that a loaded state without the key ``decay`` changes nothing.
 
     Raises:
-        DecaylabError: A parameter without a role, an unknown role, a pattern that matches nothing, a negative
-            coefficient, or no trainable parameter at all.
+        DecaylabError: A trainable parameter without a role that neither ``include`` nor ``exclude`` decides about, an
+            unknown role, a pattern that matches nothing, ``"head"`` where no head was found, a negative coefficient, or
+            no trainable parameter at all.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.Linear(3, 1))
@@ -74,25 +79,41 @@ def decayed(
     decay: Iterable[Role] = ("matrix", "embedding"),
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
+    strict: bool = True,
 ) -> list[tuple[Assignment, bool, str]]:
-    """Decide for every assignment whether it decays, with the reason in words; arguments as in `decay_groups`."""
+    """Decide for every assignment whether it decays, with the reason in words; arguments as in `decay_groups`.
+
+    Args:
+        items: What `decaylab.params.assign` returned.
+        decay: As in `decay_groups`.
+        include: As in `decay_groups`.
+        exclude: As in `decay_groups`.
+        strict: Whether an unknown role that decides is an error; ``False`` (for reading) lets it not decay.
+    """
     chosen = _roles("decay", decay)
     include, exclude = _patterns("include", include, items), _patterns("exclude", exclude, items)
     verdicts = []
+    open_: list[Assignment] = []
     for item in items:
         out = next((pattern for pattern in exclude if _selects(pattern, item)), None)
         extra = next((pattern for pattern in include if _selects(pattern, item)), None)
+        by_role = item.role in chosen or (item.role == "head" and "matrix" in chosen)
         if out is not None:
             verdict = (False, f"excluded by {out!r}")
-        elif item.role in chosen:
-            verdict = (True, f"{item.role} decays")
-        elif item.role == "head" and "matrix" in chosen:
-            verdict = (True, "head decays: a matrix")
-        elif extra is not None:
+        elif extra is not None and (item.mark or not by_role):
             verdict = (True, f"included by {extra!r}")
+        elif item.mark:
+            verdict = (False, item.mark)
+        elif item.role == UNKNOWN:
+            verdict = (False, UNDECIDED)
+            open_ += [item] if item.parameter.requires_grad else []
+        elif by_role:
+            verdict = (True, f"{item.role} decays" if item.role in chosen else "head decays: a matrix")
         else:
             verdict = (False, f"{item.role} does not decay")
         verdicts.append((item, *verdict))
+    if strict:
+        ask(open_)
     return verdicts
 
 
@@ -105,12 +126,31 @@ def _roles(argument: str, names: Iterable[Role]) -> set[str]:
 
 
 def _patterns(argument: str, patterns: Iterable[str], items: Sequence[Assignment]) -> list[str]:
-    """Check that every pattern but a role's name selects something: a typing error must not silently decay."""
+    """Check that every pattern selects something: a typing error must not silently decay. Most roles may be empty."""
     listed = _strings(argument, patterns)
     for pattern in listed:
-        if pattern not in ROLES and not any(_selects(pattern, item) for item in items):
-            raise unknown(f"name in {argument}=", pattern, [name for item in items for name in item.names])
+        if any(_selects(pattern, item) for item in items):
+            continue
+        if pattern == "head":  # found by rules that may miss it; the other roles are there or are not
+            raise DecaylabError(
+                f"{argument}= names the head, but no parameter has that role (it may be tied to an embedding, or not "
+                f'be found): name the parameter, {argument}=("its.name",), or say what it is, '
+                'roles={"its.name": "head"}'
+            )
+        if pattern not in ROLES:
+            raise _matches_nothing(argument, pattern, items)
     return listed
+
+
+def _matches_nothing(argument: str, pattern: str, items: Sequence[Assignment]) -> DecaylabError:
+    names = [name for item in items for name in item.names]
+    inside = [name for name in names if pattern in name]
+    if inside:  # a piece of a word: never matched, because "head" is a piece of "overhead" too
+        return DecaylabError(
+            f"{pattern!r} in {argument}= is a piece of {inside[0]!r}, but names are matched by whole parts between "
+            f'dots: write a pattern, {argument}=("*{pattern}*",)'
+        )
+    return unknown(f"name in {argument}=", pattern, names)
 
 
 def _strings(argument: str, values: Iterable[str]) -> list[str]:
@@ -124,4 +164,4 @@ def _selects(pattern: str, item: Assignment) -> bool:
         return item.role == pattern
     if any(sign in pattern for sign in "*?["):
         return any(fnmatch.fnmatchcase(name, pattern) for name in item.names)
-    return any(pattern in name for name in item.names)
+    return any(f".{pattern.strip('.')}." in f".{name}." for name in item.names)

@@ -1,4 +1,4 @@
-"""Which weights are scale-invariant? Found by computing, with the evidence: several decay rules hold for these only."""
+"""Scale-invariant weights, found by computing, with the evidence: several decay rules hold for these only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from decaylab.errors import DecaylabError, unknown
-from decaylab.params.role import assign
+from decaylab.params.attribute_names import is_vector
+from decaylab.params.role import UNKNOWN, Assignment, assign
 
 _NORM_CLASS = re.compile(r"Norm(?![a-z])")
 # Below this share of the output's size, a float64 gradient is rounding error (a bias in front of BatchNorm).
@@ -68,7 +69,8 @@ def scale_invariant(
         model: Any module whose forward returns a tensor, a sequence or mapping that begins with one, or a
             transformers output with ``logits``.
         inputs: The model's input: a tensor, a tuple of positional arguments, or a mapping of keyword arguments.
-        names: Parameters to examine; by default those with role matrix, embedding or head.
+        names: Parameters to examine; by default those with role matrix, embedding or head, and those of unknown role
+            that are no vectors.
         factor: The c of the test; positive and not 1.
         tolerance: Largest cosine and output change of a weight that counts as scale-invariant.
         seed: For the random direction and the random projection of the output that the gradient is taken of.
@@ -79,7 +81,7 @@ def scale_invariant(
     Raises:
         DecaylabError: An unknown parameter name, an impossible factor, or an output without a floating-point tensor.
     """
-    names = _chosen(model, names, [item.name for item in assign(model) if item.role in ("matrix", "embedding", "head")])
+    names = _chosen(model, names, [item.name for item in assign(model) if _is_weight(item)])
     evidence = _measure(model, inputs, [(name,) for name in names], factor, tolerance, seed)
     return dict(zip(names, evidence, strict=True))
 
@@ -164,6 +166,10 @@ def _measure(
             cosine = float(inner.abs() / (size * steep))
             found.append(ScaleInvariance(max(change, cosine) < tolerance, cosine, change))
     return found
+
+
+def _is_weight(item: Assignment) -> bool:
+    return item.role in ("matrix", "embedding", "head") or (item.role == UNKNOWN and not is_vector(item.parameter))
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What happens to every parameter, and why? A table to read before the money is spent."""
+"""Audit: a table of every parameter with its role, whether it decays, and why."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from decaylab.errors import DecaylabError
-from decaylab.params.groups import decayed
-from decaylab.params.role import Role, assign
+from decaylab.params.groups import UNDECIDED, decayed
+from decaylab.params.role import UNKNOWN, ReportedRole, Role, assign, suggested
 
 if TYPE_CHECKING:
     import pandas
@@ -23,7 +23,7 @@ class AuditRow:
 
     Attributes:
         name: Its first name in the model.
-        role: Its role.
+        role: Its role, or ``"unknown"``.
         shape: Its shape.
         numel: Number of elements.
         trainable: Whether it requires a gradient; a frozen parameter neither moves nor decays.
@@ -34,7 +34,7 @@ class AuditRow:
     """
 
     name: str
-    role: Role
+    role: ReportedRole
     shape: tuple[int, ...]
     numel: int
     trainable: bool
@@ -151,7 +151,7 @@ def audit(
     Raises:
         DecaylabError: As in `decaylab.params.decay_groups`; or the optimizer holds a parameter of another model.
     """
-    verdicts = decayed(assign(model, roles), decay=decay, include=include, exclude=exclude)
+    verdicts = decayed(assign(model, roles), decay=decay, include=include, exclude=exclude, strict=False)
     held = _held(optimizer)
     if optimizer is not None:
         foreign = len(held.keys() - {id(item.parameter) for item, _, _ in verdicts})
@@ -163,10 +163,15 @@ def audit(
     for item, expected, reason in verdicts:
         trainable = item.parameter.requires_grad
         decays, coefficient, remark = expected and trainable, None, ""
+        open_ = item.role == UNKNOWN and reason == UNDECIDED
+        if open_:
+            reason += f'; say roles={{"{item.name}": "{suggested(item.parameter)}"}} or another role'
         if not trainable:
             reason = "frozen"
         elif optimizer is not None:
             decays, coefficient, remark = _actual(item.parameter, held, expected)
+            if open_ and coefficient is not None:
+                remark = ""  # nothing was expected of it, so the optimizer does nothing wrong
         rows.append(
             AuditRow(
                 name=item.name,

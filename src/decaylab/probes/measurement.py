@@ -65,7 +65,7 @@ def measure(
         step=0,
         model=measured,
         parameters=parameters,
-        roles=find_roles(own, roles),
+        roles=find_roles(own, roles, strict=False),
         optimizer=optimizer,
         rates=None if optimizer is None else _rates(own, optimizer, parameters),
         loss_fn=loss_fn,

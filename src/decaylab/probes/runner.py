@@ -92,7 +92,8 @@ class ProbeRunner:
 
         Raises:
             DecaylabError: Unknown probe, ``every`` not a whole number or below 1, a model that is no module, an
-                optimizer of another model, a probe that needs a loss without one, or a parameter without a role.
+                optimizer of another model, a probe that needs a loss without one, or an override of a role that
+                matches nothing.
         """
         from decaylab.params import roles as find_roles
 
@@ -107,7 +108,7 @@ class ProbeRunner:
             raise DecaylabError(f"the probe {lacking[0]!r} runs the model: give loss_fn= and batches=")
         self._loss_fn, self._batches = loss_fn, batches if batches is not None else ()
         self._model, self._optimizer = unwrap(model), inner_optimizer(optimizer)
-        known = find_roles(self._model, roles) if self.probes else {}
+        known = find_roles(self._model, roles, strict=False) if self.probes else {}
         everything = dict(self._model.named_parameters())
         self._parameters = {name: everything[name] for name in known if everything[name].requires_grad}
         self._roles = {name: known[name] for name in self._parameters}
