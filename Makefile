@@ -33,7 +33,10 @@ types: $(VENV)/.installed-dev    ## mypy, strict
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-dev    ## every benchmark that needs nothing from outside; each prints one ratio
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	@set -e; for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
+
+bench-gpu: $(VENV)/.installed-dev    ## on a GPU: what must be right there, and how fast it is
+	$(BIN)/python benchmarks/gpu.py
 
 clean:           ## remove the environment and caches, never results
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

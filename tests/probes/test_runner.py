@@ -171,3 +171,24 @@ def test_probes_with_settings_of_their_own():
 
     assert runner_file.make(["norms", AdamRate(sample=5), "norms"])[1].sample == 5
     assert len(runner_file.make(["norms", "norms"])) == 1
+
+
+def test_a_step_that_goes_into_a_cuda_graph_is_left_out_with_a_word(monkeypatch):
+    capturing = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: bool(capturing))
+    net = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    log = watch(net, optimizer, every=1)
+
+    def step():
+        net(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+
+    step()
+    capturing.append(True)
+    with pytest.warns(UserWarning, match="do not see the steps of a CUDA graph"):
+        step()
+    capturing.clear()
+    step()
+    assert [record["step"] for record in log.records] == [0, 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -138,7 +139,7 @@ class ProbeRunner:
         Args:
             step: Index of this step, counted by the caller.
         """
-        if not self._parameters:
+        if not self._parameters or self._captured():
             return
         self._rates = read_rates(self._optimizer)
         self._ready, self._stepped = step, False
@@ -146,6 +147,16 @@ class ProbeRunner:
         self._previous = None
         if self.due(step) and "previous" in self._needs:
             self._previous = {name: p.detach().clone() for name, p in self._parameters.items()}
+
+    def _captured(self) -> bool:
+        """Whether the step goes into a CUDA graph, which would break on reading a number and replays without us."""
+        if not torch.cuda.is_initialized() or not torch.cuda.is_current_stream_capturing():
+            return False
+        warnings.warn(
+            "decaylab's probes do not see the steps of a CUDA graph: to record one, take it outside of the graph",
+            stacklevel=4,
+        )
+        return True
 
     def after_step(self, step: int) -> dict[str, float] | None:
         """Call right after the optimizer stepped, while the gradients are still there.

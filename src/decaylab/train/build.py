@@ -90,6 +90,8 @@ def stepper(config: AnyRun, model: nn.Module, *, scaled: bool) -> Stepper:
     rest = [p for p in trainable.values() if id(p) not in ids]
     groups = [{"params": p, "decay": on} for p, on in ((decayed, True), (rest, False)) if p]
     fused = not scaled and all(p.is_floating_point() for p in trainable.values())
+    if config.optimizer.name == "sgd" and any(p.device.type == "cpu" and p.itemsize < 4 for p in trainable.values()):
+        fused = False  # torch's fused SGD computes wrong updates for bfloat16 and float16 weights on the CPU
     optimizer = _optimizer(config, groups, fused=fused)
     if config.decay.rule in LOSS_PENALTIES:
         return Stepper(optimizer, decayed, LOSS_PENALTIES[config.decay.rule] * config.decay.weight_decay)
