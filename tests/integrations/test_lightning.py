@@ -78,3 +78,121 @@ def test_a_resumed_fit_goes_on_counting(tmp_path):
     for a, b in zip(whole.logs[0].records[:4], resumed.logs[0].records[:4], strict=True):
         assert a == pytest.approx(b, rel=1e-6, nan_ok=True)
     assert [r["step"] for r in resumed.logs[0].records] == [r["step"] for r in whole.logs[0].records]
+
+
+class _Interrupt(lightning.Callback):
+    """An error before a batch, once."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.at:
+            raise RuntimeError("the cluster is full")
+
+
+def _scheduled():
+    schedule = decay.DecaySchedule(kind="cosine_to_zero")
+    return decay.WeightNormControl(0.3, ratio=0.5, schedule=schedule, total_steps=16)
+
+
+def test_a_checkpoint_saved_after_the_fit_carries_the_rule(tmp_path):
+    from decaylab.integrations import LightningCallback
+
+    data = {"steps": 8}
+    _, trainer = _fit(tmp_path, [LightningCallback(rule=_scheduled())], **data)
+    trainer.save_checkpoint(tmp_path / "after.ckpt")
+    saved = torch.load(tmp_path / "after.ckpt", weights_only=True)["optimizer_states"][0]
+    assert saved["param_groups"][0]["decaylab/weightnormcontrol/steps"] == 8
+    assert not decay.handles(trainer.optimizers[0])
+    resumed = LightningCallback(rule=_scheduled())
+    _fit(tmp_path, [resumed], steps=10, checkpoint=tmp_path / "after.ckpt")
+    assert resumed.handles[0].restored and resumed.handles[0].steps == 10
+
+
+def test_hooks_go_on_exceptions_and_a_second_fit_starts_afresh(tmp_path):
+    from decaylab.integrations import LightningCallback
+
+    watcher = LightningCallback(every=1, rule=decay.Decoupled(0.1))
+    with pytest.raises(RuntimeError, match="the cluster is full"):
+        _fit(tmp_path, [_Interrupt(3), watcher])
+    (log,), (handle,) = watcher.logs, watcher.handles
+    assert len(log.records) == 3 and not handle._optimizer._optimizer_step_pre_hooks
+    _fit(tmp_path, [watcher], steps=4)
+    assert len(log.records) == 3 and len(watcher.logs[0].records) == 4 and watcher.handles[0].steps == 4
+
+
+class _TwoOptimizers(_Module):
+    def __init__(self, kinds=("SGD", "AdamW")):
+        super().__init__(0.0)
+        self.automatic_optimization, self.kinds = False, kinds
+
+    def training_step(self, batch, index):
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+        self.manual_backward(self.net(batch[0]).square().mean())
+        for optimizer in self.optimizers():
+            optimizer.step()
+
+    def configure_optimizers(self):
+        one, two = self.kinds
+        first = getattr(torch.optim, one)([self.net[0].weight], lr=0.01)
+        return [first, getattr(torch.optim, two)([self.net[3].weight, self.net[0].bias], lr=0.01, weight_decay=0.0)]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "prefixes"), [(("SGD", "AdamW"), ("sgd/", "adamw/")), (("AdamW", "AdamW"), ("adamw-0/", "adamw-1/"))]
+)
+def test_several_optimizers_share_a_sink_without_sharing_keys(tmp_path, kinds, prefixes):
+    from decaylab.integrations import LightningCallback
+
+    class Memory(list):
+        write = list.append
+
+        def close(self):
+            self.append("closed")
+
+    memory = Memory()
+    module = _TwoOptimizers(kinds)
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path, callbacks=[LightningCallback(every=4, sinks=[memory])],
+    )  # fmt: skip
+    trainer.fit(module, torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(16, 6)), batch_size=4))
+    assert memory.count("closed") == 1
+    found = [{key.split("/")[0] + "/" for key in record if key != "step"} for record in memory[:-1]]
+    assert found == [{prefixes[0]}, {prefixes[1]}]
+
+
+def test_layers_unfrozen_later_decay_by_their_roles(tmp_path):
+    from lightning.pytorch.callbacks import BaseFinetuning
+
+    from decaylab.integrations import LightningCallback
+
+    class Unfreeze(BaseFinetuning):
+        def freeze_before_training(self, pl_module):
+            self.freeze(pl_module.net[0])
+
+        def finetune_function(self, pl_module, epoch, optimizer):
+            if epoch == 1:
+                self.unfreeze_and_add_param_group(pl_module.net[0], optimizer, lr=0.01)
+
+    class Module(_Module):
+        def configure_optimizers(self):
+            return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.01)
+
+    module = Module(0.0)
+    watcher = LightningCallback(rule=decay.Constant(0.5))
+    trainer = lightning.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path, callbacks=[Unfreeze(), watcher],
+    )  # fmt: skip
+    norm = module.net[0].weight.norm().item()
+    data = torch.utils.data.TensorDataset(torch.randn(16, 6))
+    trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=4))
+    (handle,) = watcher.handles
+    covered = {
+        id(p) for group in trainer.optimizers[0].param_groups for p in group["params"] if handle.covers(group, p)
+    }
+    assert covered == {id(module.net[0].weight), id(module.net[3].weight)}
+    assert module.net[0].weight.norm().item() < norm / 8  # four steps of 1/2, and small updates

@@ -1,14 +1,14 @@
-"""What do the callbacks of all training frameworks do to an optimizer? They attach a rule, then watch."""
+"""What the callbacks of all training frameworks do to an optimizer: attach a rule, then watch."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from decaylab.curvature.types import LossFunction
 from decaylab.decay import Handle, Rule, attach
@@ -34,7 +34,7 @@ class Installation:
         loss_fn: ``loss_fn(model, batch)`` for probes that run the model.
         batches: Their batches.
         roles: Overrides of parameter roles.
-        sinks: Where records go besides the log.
+        sinks: Where records go besides the log. They stay open when the log is removed, see `close_sinks`.
     """
 
     rule: Rule | None = None
@@ -47,34 +47,92 @@ class Installation:
     roles: Mapping[str, Any] | None = None
     sinks: Sequence[Sink] = field(default_factory=tuple)
 
-    def install(self, model: nn.Module, optimizer: Any) -> tuple[Handle | None, Log]:
-        """Attach the rule to the parameters that decay, and watch.
+    def attach(self, model: nn.Module, optimizer: Any, beside_others: bool = False) -> Handle | None:
+        """Attach the rule to the parameters that decay, also to those that join the optimizer later.
 
         Args:
             model: The model.
             optimizer: Its optimizer, wrapped or not.
+            beside_others: There are other optimizers, so this one may hold nothing that decays.
 
         Returns:
-            The rule's handle, and the log.
+            The rule's handle; None where there is no rule or, beside others, nothing for it.
 
         Raises:
             DecaylabError: The rule does not fit the optimizer, or none of its parameters decays by role.
         """
-        inner = inner_optimizer(optimizer)
-        handle = attach(inner, self.rule, self._decaying(model, inner)) if self.rule is not None else None
-        log = watch(
-            model, inner, every=self.every, probes=self.probes, loss_fn=self.loss_fn, batches=self.batches,
-            roles=self.roles, sinks=self.sinks,
-        )  # fmt: skip
-        return handle, log
-
-    def _decaying(self, model: nn.Module, optimizer: Optimizer) -> list[Tensor]:
-        held = {p for group in optimizer.param_groups for p in group["params"]}
-        items = decayed(assign(model, self.roles), decay=self.decay, exclude=self.exclude)
-        chosen: list[Tensor] = [item.parameter for item, yes, _ in items if yes and item.parameter in held]
-        if not chosen:
+        if self.rule is None:
+            return None
+        chosen = _ByRole(self, model)
+        if not any(chosen(p) for group in inner_optimizer(optimizer).param_groups for p in group["params"]):
+            if beside_others:
+                return None
             raise DecaylabError(f"no parameter of this optimizer has a role that decays ({', '.join(self.decay)})")
-        return chosen
+        return attach(optimizer, self.rule, chosen)
+
+    def watch(self, model: nn.Module, optimizer: Any, prefix: str = "") -> Log:
+        """Watch an optimizer.
+
+        Args:
+            model: The model.
+            optimizer: Its optimizer, wrapped or not.
+            prefix: Put before every key on its way to the sinks, so that several optimizers can share them.
+
+        Returns:
+            The log.
+        """
+        return watch(
+            model, optimizer, every=self.every, probes=self.probes, loss_fn=self.loss_fn, batches=self.batches,
+            roles=self.roles, sinks=[_SharedSink(sink, prefix) for sink in self.sinks],
+        )  # fmt: skip
+
+    def close_sinks(self) -> None:
+        """Close the sinks; one that fails is said, and the others are closed."""
+        for sink in self.sinks:
+            try:
+                sink.close()
+            except Exception as error:  # somebody else's tracker must not end a training that is done
+                warnings.warn(f"{type(sink).__name__} did not close: {type(error).__name__}: {error}", stacklevel=2)
+
+
+class _ByRole:
+    """Whether a parameter decays by its role in a model, which is looked at again when an unknown one joins."""
+
+    def __init__(self, installation: Installation, model: nn.Module) -> None:
+        self._installation, self._model = installation, model
+        self._decays = self._look()
+        self._unknown: dict[Tensor, None] = {}
+
+    def __call__(self, param: Tensor) -> bool:
+        if param not in self._decays and param not in self._unknown:
+            try:
+                self._decays = self._look()
+            except DecaylabError as error:
+                warnings.warn(
+                    f"a parameter that joined the optimizer does not decay by the rule: {error}", stacklevel=2
+                )
+            if param not in self._decays:
+                self._unknown[param] = None
+        return self._decays.get(param, False)
+
+    def _look(self) -> dict[Tensor, bool]:
+        asked = self._installation
+        items = assign(self._model, asked.roles)
+        return {item.parameter: yes for item, yes, _ in decayed(items, decay=asked.decay, exclude=asked.exclude)}
+
+
+class _SharedSink:
+    """A sink of several logs: keys get a prefix, and it stays open when one of the logs is removed."""
+
+    def __init__(self, sink: Sink, prefix: str) -> None:
+        self._sink, self._prefix = sink, prefix
+
+    def write(self, record: Mapping[str, float]) -> None:
+        """Pass one record on."""
+        self._sink.write({key if key == "step" else self._prefix + key: value for key, value in record.items()})
+
+    def close(self) -> None:
+        """Leave the sink open."""
 
 
 def plain(state: Any) -> Any:
@@ -84,3 +142,25 @@ def plain(state: Any) -> Any:
     if isinstance(state, (list, tuple)):
         return [plain(value) for value in state]
     return float(state) if isinstance(state, torch.Tensor) else state
+
+
+def restore(log: Log, saved: Any, where: str) -> bool:
+    """Let a log go on from what a checkpoint holds of it; one that is damaged is said, and the log starts anew.
+
+    Args:
+        log: The log.
+        saved: What was saved.
+        where: Where that was found, for the warning.
+
+    Returns:
+        Whether it goes on.
+    """
+    fresh = log.state_dict()
+    try:
+        log.load_state_dict(saved)
+        return True
+    except Exception as error:  # whatever a file holds, a training that can go on goes on
+        log.load_state_dict(fresh)
+        lines = str(error).splitlines() or [type(error).__name__]
+        warnings.warn(f"{where} is damaged, so its log starts anew: {lines[0]}", stacklevel=3)
+        return False
