@@ -12,7 +12,7 @@ help:            ## this list
 # A stamp file per set-up: installing again happens only when what decides it changed.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lab]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

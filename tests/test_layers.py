@@ -12,8 +12,8 @@ SOURCE = Path(decaylab.__file__).parent
 # From the ground up; rooms on one row are siblings.
 ROWS = [
     {"errors"},
-    {"csv_cells", "files", "glossary", "quantities", "serialization"},
-    {"schedules"},
+    {"csv_cells", "extras", "files", "glossary", "quantities", "serialization"},
+    {"lazy", "references", "schedules"},
     {"params", "tensors"},
     {"conventions"},
     {"advice"},

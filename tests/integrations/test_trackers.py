@@ -72,7 +72,7 @@ def test_wandb_calls(monkeypatch):
         log=lambda values: calls.append(("log", values)),
         finish=lambda: calls.append(("finish",)),
     )
-    monkeypatch.setattr(trackers, "_module", lambda name, extra: SimpleNamespace(init=lambda **options: run))
+    monkeypatch.setattr(trackers, "optional", lambda name: SimpleNamespace(init=lambda **options: run))
     _write(trackers.open_sink("wandb:mine"))
     assert calls[0] == ("define", "step", None) and calls[-1] == ("finish",)
     assert ("define", "weights/norm", "step") in calls
@@ -90,7 +90,7 @@ def test_mlflow_batches(monkeypatch):
     fake = SimpleNamespace(
         MlflowClient=lambda tracking_uri: client, entities=SimpleNamespace(Metric=lambda *values: values)
     )
-    monkeypatch.setattr(trackers, "_module", lambda name, extra: fake)
+    monkeypatch.setattr(trackers, "optional", lambda name: fake)
     sink = trackers.MlflowSink("abc", batch=2)
     _write(sink)
     assert [len(batch) for batch in sent] == [2, 2, 1]  # the infinity is left out

@@ -6,8 +6,8 @@ from torch import nn
 
 from decaylab import watch
 from decaylab.monitor import diagnose
-from decaylab.monitor.diagnosis_result import STRONG_ROTATION
 from decaylab.monitor.text import _number, _percent
+from decaylab.monitor.thresholds import STRONG_ROTATION
 
 
 def _run(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from decaylab import watch
-from decaylab.monitor import diagnosis, diagnosis_result
+from decaylab.monitor import diagnosis, thresholds
 from decaylab.params import ROLES
 from decaylab.probes import PROBES
 
@@ -40,11 +40,11 @@ def _codes(cells):
 
 
 def test_thresholds_are_those_of_the_code():
-    assert f"above {diagnosis_result.STRONG_ROTATION:.2f} radians" in PAGE
+    assert f"above {thresholds.STRONG_ROTATION:.2f} radians" in PAGE
     assert (
         f"under {diagnosis.IDLE_TIMESCALES} timescales" in PAGE
         and f"less than {diagnosis.IDLE_CHANGE:.0%}".replace("%", " %") in PAGE
     )
-    assert f"under {diagnosis_result.SETTLED_TIMESCALES} timescales" in PAGE
+    assert f"under {thresholds.SETTLED_TIMESCALES} timescales" in PAGE
     assert f"more than {diagnosis.FLAT_PER_TIMESCALE:.0%}".replace("%", " %") in PAGE
     assert diagnosis.ANNEALED == 1 / (1 - 1 / 5)  # a fifth

@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from decaylab import __version__
 from decaylab.errors import DecaylabError, printable, unknown
+from decaylab.extras import missing_extra
 
 # name -> (module:function, one line for the overview)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -88,6 +89,8 @@ def _said(error: Exception) -> tuple[str, int]:
     """Return an error's one line, and the exit code."""
     if isinstance(error, DecaylabError):
         return str(error), 2
+    if (missing := missing_extra(error)) is not None:
+        return str(missing), 2
     if isinstance(error, OSError) and error.strerror:
         path = error.filename2 or error.filename
         return (f"{path} cannot be used: {error.strerror}" if path else f"the system refuses: {error.strerror}"), 2

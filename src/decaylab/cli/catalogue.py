@@ -15,6 +15,7 @@ from decaylab.cli.json_output import print_json
 from decaylab.config.identity import run_id
 from decaylab.config.schema import AnyRun
 from decaylab.experiments.spec import BUDGETS, Experiment
+from decaylab.extras import missing_extra
 
 
 def catalogue(
@@ -58,8 +59,13 @@ def _status(store: str | None, configs: set[AnyRun]) -> dict[AnyRun, str]:
 
     if store is None and not address.exists(None):
         return {}
-    from decaylab.store.store import Store
-
+    try:
+        from decaylab.store.store import Store
+    except ModuleNotFoundError as error:
+        if store is not None:
+            raise
+        print(f"decaylab: finished runs are not counted: {missing_extra(error) or error}", file=sys.stderr)
+        return {}
     runs = {run_id(config): config for config in configs}
     with Store(store, read_only=True) as database:
         return {runs[row.id]: row.status for row in database.rows(list(runs))}

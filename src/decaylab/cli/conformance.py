@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from decaylab.cli.target import load
 from decaylab.errors import DecaylabError
+from decaylab.references import load
 
 if TYPE_CHECKING:
     from decaylab.conformance import Report

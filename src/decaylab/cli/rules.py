@@ -12,8 +12,9 @@ import tyro
 from decaylab.cli.console import console
 from decaylab.cli.json_output import print_json
 from decaylab.decay.docs_page import page
-from decaylab.decay.registry import TABLE, Entry
-from decaylab.errors import DecaylabError, unknown
+from decaylab.decay.registry import TABLE, Entry, find
+from decaylab.errors import DecaylabError
+from decaylab.references import plugins
 
 
 def rules(
@@ -25,16 +26,12 @@ def rules(
     """List the decay rules, or show one with its options.
 
     Args:
-        name: Only this rule, in full.
+        name: Only this rule, in full; also one of your own, as package.module:Class or path/to/file.py:Class.
         markdown: Print the page of the docs.
         costs: With --markdown: ratios that benchmarks/decay_step.py wrote with --out.
         json: Print everything as JSON.
     """
-    if name is not None:
-        name = name.replace("-", "_")
-        if name not in TABLE:
-            raise unknown("decay rule", name, TABLE)
-    chosen = list(TABLE.values()) if name is None else [TABLE[name]]
+    chosen = list(TABLE.values()) if name is None else [find(name)]
     if markdown:
         print(page(_read(costs) if costs is not None else ()), end="")
     elif json:
@@ -72,6 +69,10 @@ def _overview(entries: list[Entry]) -> None:
             table.add_row(Text(family, style="bold"))
         columns = (entry.name, entry.equation, entry.applies_to, entry.memory, entry.paper)
         table.add_row(*(Text(column) for column in columns))
+    if offered := plugins("rule"):
+        table.add_row(Text("plugins", style="bold"))
+        for name, path in offered.items():
+            table.add_row(Text(name), Text(path))
     console().print(table)
     print("\ndecaylab rules NAME shows a rule with its options; published names such as AdamC or L2-SP are known too.")
 

@@ -7,7 +7,7 @@ from numbers import Real
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from decaylab.decay.registry import TABLE
+from decaylab.decay.registry import find
 from decaylab.errors import DecaylabError, unknown
 from decaylab.schedules import DecaySchedule
 
@@ -19,7 +19,7 @@ def build(name: str, weight_decay: float | None = None, **options: Any) -> Rule:
     """Make a rule by its name in the table.
 
     Args:
-        name: Such as ``"decoupled"``; ``decaylab rules`` lists them.
+        name: Such as ``"decoupled"``, see `decaylab.decay.registry.find`; ``decaylab rules`` lists them.
         weight_decay: lambda. For a rule that has none it must be None or 0; for one that has, None takes its default.
         **options: Further fields of the rule. A decay schedule is ``schedule="cosine_to_zero", total_steps=1000``,
             with the schedule's own fields as ``schedule_fraction``, ``schedule_drop_at`` ("0.5,0.75" or numbers) and
@@ -31,14 +31,12 @@ def build(name: str, weight_decay: float | None = None, **options: Any) -> Rule:
     Raises:
         DecaylabError: An unknown name or option, or an impossible value.
     """
-    rules = {key: entry for key, entry in TABLE.items() if entry.use == "attach"}
-    name = name.replace("-", "_")
-    if name not in rules:
-        if name in TABLE:
-            use = TABLE[name].use
-            raise DecaylabError(f"{name} is not attached to an optimizer ({use}): see `decaylab rules {name}`")
-        raise unknown("decay rule", name, rules)
-    entry = rules[name]
+    from decaylab.decay.rule import DecayRule
+
+    entry = find(name)
+    name = entry.name
+    if entry.use != "attach":
+        raise DecaylabError(f"{name} is not attached to an optimizer ({entry.use}): see `decaylab rules {name}`")
     known = {option.name for option in entry.options}
     if weight_decay is not None:
         if "weight_decay" in known:
@@ -47,13 +45,13 @@ def build(name: str, weight_decay: float | None = None, **options: Any) -> Rule:
             raise DecaylabError(f"the rule {name} has no weight_decay: leave it out or set it to 0")
     elif any(option.name == "weight_decay" and option.default == "required" for option in entry.options):
         raise DecaylabError(f"the rule {name} needs weight_decay")
-    if entry.scheduled:
+    cls = entry.load()
+    if entry.scheduled and issubclass(cls, DecayRule):
         known |= {"schedule", "total_steps"}
         options = _join_schedule(options)
     for key in options:
         if key not in known:
             raise unknown(f"option of the decay rule {name!r}", key, known)
-    cls = entry.load()
     hints = get_type_hints(cls)
     for key, value in options.items():
         options[key] = _taken(value, hints[key])
@@ -76,6 +74,8 @@ def _taken(value: Any, hint: Any) -> Any:
         return next((found for c in get_args(hint) if (found := _taken(value, c)) is not _UNFIT), _UNFIT)
     if get_origin(hint) is Literal:
         return value if isinstance(value, str) else _UNFIT
+    if not isinstance(hint, type):  # a rule of the user's may have fields of any type
+        return value
     if hint not in (int, float):
         return value if isinstance(value, hint) else _UNFIT
     if type(value) is bool or not isinstance(value, Real):
@@ -87,7 +87,7 @@ def _taken(value: Any, hint: Any) -> Any:
 def _in_words(hint: Any) -> str:
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(_in_words(choice) for choice in get_args(hint) if choice is not NoneType)
-    return "a name" if get_origin(hint) is Literal else _WORDS[hint]
+    return "a name" if get_origin(hint) is Literal else _WORDS.get(hint, f"a {getattr(hint, '__name__', hint)}")
 
 
 def _join_schedule(options: dict[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,13 @@ This file imports no torch, so that the command line can list rules at once.
 
 from __future__ import annotations
 
-import importlib
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from decaylab.errors import DecaylabError, unknown
+from decaylab.references import is_reference, load, plugins
 
 Use = Literal["attach", "parametrize", "function", "penalty"]
 
@@ -66,8 +69,7 @@ class Entry:
 
     def load(self) -> Any:
         """Import and return the class or function (this imports torch)."""
-        module, name = self.path.split(":")
-        return getattr(importlib.import_module(module), name)
+        return load(self.path)
 
 
 _ENTRIES = (
@@ -378,3 +380,52 @@ def _index(entries: tuple[Entry, ...]) -> dict[str, Entry]:
 
 
 TABLE: Mapping[str, Entry] = _index(_ENTRIES)
+
+
+def find(name: str) -> Entry:
+    """Return what there is to know of a rule.
+
+    Args:
+        name: A name in `TABLE` (a hyphen counts as an underscore), that of an installed plugin (entry point
+            ``rule.NAME``), or ``package.module:Class`` or ``path/to/file.py:Class``, a frozen dataclass derived from
+            `decaylab.decay.Rule`.
+
+    Raises:
+        DecaylabError: There is no such rule, or it cannot be imported.
+    """
+    if (own := name.replace("-", "_")) in TABLE:
+        return TABLE[own]
+    if is_reference(name):
+        return _adopted(name, name)
+    offered = plugins("rule")
+    if name in offered:
+        return _adopted(name, offered[name])
+    raise unknown("decay rule", name, [*TABLE, *offered, "package.module:Class"])
+
+
+def _adopted(name: str, path: str) -> Entry:
+    from decaylab.decay.rule import Rule  # torch, which the user's rule has loaded
+
+    found = load(path)
+    if not (isinstance(found, type) and issubclass(found, Rule) and dataclasses.is_dataclass(found)):
+        raise DecaylabError(f"{name} is no decay rule: expected a dataclass derived from decaylab.decay.Rule")
+    lines = [line.strip() for line in (found.__doc__ or "").strip().splitlines()]
+    options = [item for item in dataclasses.fields(found) if item.name not in ("schedule", "total_steps")]
+    return Entry(
+        name=name,
+        path=path,
+        family="your own",
+        text=lines[0] if lines else "",
+        equation="see its source",
+        applies_to="see its source",
+        memory="see its source",
+        zero_grad="see its source",
+        paper="",
+        options=tuple(Option(item.name, _default(item), "") for item in options),
+    )
+
+
+def _default(item: dataclasses.Field[Any]) -> str:
+    if item.default is not dataclasses.MISSING:
+        return repr(item.default)
+    return "required" if item.default_factory is dataclasses.MISSING else "made anew"

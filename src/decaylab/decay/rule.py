@@ -18,7 +18,8 @@ from torch.optim import Optimizer
 from decaylab.decay.fused_kernel import Convention
 from decaylab.decay.rows import rows_of, with_rows
 from decaylab.errors import DecaylabError
-from decaylab.schedules import DecaySchedule, decay_multiplier
+from decaylab.schedules import DecaySchedule as DecaySchedule
+from decaylab.schedules import decay_multiplier
 from decaylab.tensors import sharding
 from decaylab.tensors.foreach import multiply_
 

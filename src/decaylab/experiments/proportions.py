@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from decaylab.experiments.evidence import MIN_SEEDS, Comparison, Verdict, judge
 from decaylab.experiments.statistics import CONFIDENCE, Region, Seed, in_words
@@ -92,12 +92,23 @@ def share_difference(
 
 
 def _clopper_pearson(k: int, n: int, confidence: float) -> tuple[float, float]:
-    from scipy.special import betaincinv
-
+    """Return the shares under which k or more, and k or fewer, of n happen with half of the error probability each."""
     tail = (1 - confidence) / 2
-    low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, tail))
-    high = 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - tail))
+    low = 0.0 if k == 0 else _share_where(lambda p: _at_least(k, n, p) >= tail)
+    high = 1.0 if k == n else _share_where(lambda p: 1 - _at_least(k + 1, n, p) <= tail)
     return low, high
+
+
+def _at_least(k: int, n: int, p: float) -> float:
+    return math.fsum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1))
+
+
+def _share_where(reached: Callable[[float], bool]) -> float:
+    """Return the smallest share at which something holds that holds for all larger ones, by bisection."""
+    low, high = 0.0, 1.0
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (low, middle) if reached(middle) else (middle, high)
+    return high
 
 
 def _wilson(k: int, n: int, z: float) -> tuple[float, float]:

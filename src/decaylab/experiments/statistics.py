@@ -276,6 +276,29 @@ def _deviation(values: Sequence[float], mean: float) -> float:
 
 
 def _t_quantile(probability: float, freedom: int) -> float:
-    from scipy.special import stdtrit
+    r"""Return Student's t for a probability of at least 1/2, from the finite sums that whole degrees of freedom have.
 
-    return float(stdtrit(freedom, probability))
+    With :math:`\theta = \arctan(t/\sqrt\nu)` and :math:`c = \cos\theta`, the probability of -t to t is for even and
+    for odd :math:`\nu` (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4),
+
+    .. math::
+        \sin\theta \left(1 + \tfrac12 c^2 + \tfrac{1 \cdot 3}{2 \cdot 4} c^4 + \dots + (\dots)\, c^{\nu-2}\right), \quad
+        \tfrac2\pi \left(\theta + \sin\theta \left(c + \tfrac23 c^3 + \dots + (\dots)\, c^{\nu-2}\right)\right)
+
+    It rises with theta, which bisection then finds.
+    """
+    inside = 2 * probability - 1
+
+    def covered(theta: float) -> float:
+        cosine, sine = math.cos(theta), math.sin(theta)
+        odd = freedom % 2
+        terms, term = [], cosine if odd else 1.0
+        for power in range(odd, freedom - 1, 2):
+            terms.append(term)
+            term *= cosine**2 * (power + 1) / (power + 2)
+        return 2 / math.pi * (theta + sine * math.fsum(terms)) if odd else sine * math.fsum(terms)
+
+    low, high = 0.0, math.pi / 2
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if covered(middle) < inside else (low, middle)
+    return math.sqrt(freedom) * math.tan(low)

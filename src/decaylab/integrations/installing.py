@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from decaylab.curvature.types import LossFunction
 from decaylab.decay import Handle, Rule, attach
 from decaylab.errors import DecaylabError
 from decaylab.monitor.log import Log, Sink, watch
-from decaylab.params import assign, decayed
+from decaylab.params import Role, assign, decayed
 from decaylab.params.inner_optimizer import inner_optimizer
 from decaylab.probes.context import Probe
 from decaylab.probes.registry import DEFAULT_PROBES

@@ -6,7 +6,6 @@ are paths such as ``weights/norm/matrix``, which all three trackers group into p
 
 from __future__ import annotations
 
-import importlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from decaylab.errors import DecaylabError, unknown
+from decaylab.extras import optional
 from decaylab.monitor.log import Sink
 
 
@@ -30,7 +30,7 @@ class TensorBoardSink:
         Raises:
             DecaylabError: tensorboardX is not installed.
         """
-        self._writer = _module("tensorboardX", "tensorboard").SummaryWriter(str(folder))
+        self._writer = optional("tensorboardX").SummaryWriter(str(folder))
         self._prefix = prefix
 
     def write(self, record: Mapping[str, float]) -> None:
@@ -59,7 +59,7 @@ class WandbSink:
             DecaylabError: wandb is not installed.
         """
         self._own = run is None
-        self._run = _module("wandb", "wandb").init(**options) if run is None else run
+        self._run = optional("wandb").init(**options) if run is None else run
         self._prefix = prefix
         # Records come at steps of their own: W&B's own counter, which only goes up, belongs to the user's loop.
         self._step_key = f"{prefix}step"
@@ -107,7 +107,7 @@ class MlflowSink:
         """
         if not 1 <= batch <= 1000:
             raise DecaylabError(f"batch must be between 1 and 1000, got {batch}")
-        self._mlflow = _module("mlflow", "mlflow")
+        self._mlflow = optional("mlflow")
         self._client = self._mlflow.MlflowClient(tracking_uri=tracking_uri)
         self._own = run_id is None
         if run_id is None:
@@ -168,10 +168,3 @@ def open_sink(text: str) -> Sink:
 
 def _split(record: Mapping[str, float]) -> tuple[int, dict[str, float]]:
     return int(record["step"]), {key: value for key, value in record.items() if key != "step"}
-
-
-def _module(name: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise DecaylabError(f"{name} is not installed: pip install 'decaylab[{extra}]'") from None

@@ -3,24 +3,6 @@
 Public names are loaded on first use: this package itself imports no torch.
 """
 
-from __future__ import annotations
+from decaylab.lazy import lazy_names
 
-import importlib
-from typing import Any
-
-_LAZY = {
-    "Run": "decaylab.launch.scheduler",
-    "LaunchReport": "decaylab.launch.report",
-    "launch": "decaylab.launch.backends.local",
-}
-__all__ = list(_LAZY)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'decaylab.launch' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

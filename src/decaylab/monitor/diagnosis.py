@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from decaylab.monitor.diagnosis_result import SETTLED_TIMESCALES, Diagnosis, RoleState, Verdict, _too_strong
+from decaylab.monitor.diagnosis_result import Diagnosis, RoleState, Verdict, _too_strong
+from decaylab.monitor.thresholds import SETTLED_TIMESCALES
 
 # Norms count as flat when they move by less than 20 % in a timescale: the squared norm, which approaches equilibrium at
 # the rate 2 per timescale, is then within a fifth of it.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from decaylab.monitor.text import describe
+from decaylab.monitor.thresholds import STRONG_TIMESCALE
 
 Verdict = Literal[
     "nothing recorded",
@@ -22,24 +23,7 @@ Verdict = Literal[
 ]
 
 
-# After 1.5 timescales a squared norm is within exp(-3) = 5 % of its start's distance from equilibrium.
-SETTLED_TIMESCALES = 1.5
-
-
-# Too strong: a timescale is under 100 steps (100 are not), so that the weights hold less than the last 100 batches
-# taught them. In the long run they then turn by more than sqrt(2 / 100) = 0.14 radians (8 degrees) a step, momentum
-# counted out (r = 1).
-STRONG_TIMESCALE = 100
-
-
-STRONG_ROTATION = math.sqrt(2 / STRONG_TIMESCALE)
-
-
 _ROUNDING = 1e-6  # of a timescale of float32 learning rates
-
-
-# Rotation counts as that of the equilibrium within a quarter.
-NEAR_PREDICTION = 1.25
 
 
 @dataclass(frozen=True)

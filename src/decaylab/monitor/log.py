@@ -8,12 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, cast
 
-import pandas as pd
 from torch import nn
 from torch.optim import Optimizer
 
 from decaylab.curvature.types import LossFunction
 from decaylab.errors import DecaylabError
+from decaylab.extras import optional
 from decaylab.files import atomic_path
 from decaylab.monitor.diagnosis import diagnose
 from decaylab.monitor.diagnosis_result import Diagnosis
@@ -24,6 +24,7 @@ from decaylab.probes.runner import ProbeRunner
 
 if TYPE_CHECKING:
     import altair as alt
+    import pandas as pd
 
 
 _Hooks: TypeAlias = "OrderedDict[int, Any]"
@@ -124,7 +125,10 @@ class Log:
 
     def table(self) -> pd.DataFrame:
         """Return the records, a row each: ``step`` and a column for every key; empty cells are NaN."""
-        return pd.DataFrame(self.records) if self.records else pd.DataFrame({"step": pd.Series(dtype=int)})
+        pandas = optional("pandas")
+        empty = {"step": pandas.Series(dtype=int)}
+        found: pd.DataFrame = pandas.DataFrame(self.records or empty)
+        return found
 
     def save(self, path: str | Path) -> Path:
         """Write the table to a file.
@@ -180,6 +184,7 @@ class Log:
         Raises:
             DecaylabError: A key that was not recorded.
         """
+        optional("altair")
         from decaylab.monitor.plot import chart
 
         return chart(self.table(), keys)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from decaylab.monitor.thresholds import NEAR_PREDICTION, SETTLED_TIMESCALES, STRONG_ROTATION, STRONG_TIMESCALE
+
 if TYPE_CHECKING:
     from decaylab.monitor.diagnosis_result import Diagnosis, RoleState
 
@@ -86,8 +88,6 @@ def _idle(found: Diagnosis, state: RoleState) -> list[str]:
 
 
 def _too_strong(found: Diagnosis, state: RoleState) -> list[str]:
-    from decaylab.monitor.diagnosis_result import STRONG_ROTATION
-
     return [
         f"Decay is too strong: rotation above {STRONG_ROTATION:.2f} radians a step in the long run"
         f" ({_number(state.long_run_rotation)}). One timescale is {_steps(state.timescale)}, so the weights hold no"
@@ -99,8 +99,6 @@ def _too_strong(found: Diagnosis, state: RoleState) -> list[str]:
 
 
 def _settling(found: Diagnosis, state: RoleState) -> list[str]:
-    from decaylab.monitor.diagnosis_result import SETTLED_TIMESCALES
-
     parts = [
         f"Not yet in equilibrium: {_number(state.passed)} timescales have passed (one is {_steps(state.timescale)})."
     ]
@@ -122,8 +120,6 @@ def _settling(found: Diagnosis, state: RoleState) -> list[str]:
 
 
 def _equilibrium(found: Diagnosis, state: RoleState) -> list[str]:
-    from decaylab.monitor.diagnosis_result import NEAR_PREDICTION
-
     parts = [
         f"Equilibrium reached: {_number(state.passed)} timescales have passed (one is {_steps(state.timescale)}) and"
         f" the norm of the decayed weights is steady at {_number(state.norm)}, {_percent(state.norm_change)} since the"
@@ -145,8 +141,6 @@ def _equilibrium(found: Diagnosis, state: RoleState) -> list[str]:
 
 
 def _annealing(found: Diagnosis, state: RoleState) -> list[str]:
-    from decaylab.monitor.diagnosis_result import STRONG_TIMESCALE
-
     peak = found.peak or state
     return [
         "Equilibrium was reached while the learning rate was high, and the learning rate has fallen since: one"

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from decaylab.errors import DecaylabError
+from decaylab.extras import optional
 from decaylab.params.groups import UNDECIDED, decayed
 from decaylab.params.role import UNKNOWN, ReportedRole, Role, assign, suggested
 
@@ -83,9 +84,8 @@ class Audit:
 
     def to_frame(self) -> pandas.DataFrame:
         """The rows as a DataFrame, one column a field of `AuditRow`."""
-        import pandas as pd
-
-        return pd.DataFrame(self.to_dicts())
+        found: pandas.DataFrame = optional("pandas").DataFrame(self.to_dicts())
+        return found
 
     def __repr__(self) -> str:
         return str(self)

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from decaylab.errors import unknown
+from decaylab.errors import DecaylabError, unknown
+from decaylab.references import is_reference, load, plugins
+
+NEEDS = frozenset(("gradients", "previous", "optimizer", "loss", "microbatches"))
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ def rows(names: Iterable[str]) -> list[ProbeRow]:
     """Look up several probes.
 
     Args:
-        names: Names from the table; a repeated name counts once.
+        names: Names from the table, those of installed plugins (entry point ``probe.NAME``), or references such as
+            ``package.module:Class`` to probes of the user's; a repeated name counts once.
 
     Returns:
         Their rows, in the order given.
@@ -100,7 +104,22 @@ def rows(names: Iterable[str]) -> list[ProbeRow]:
     """
     found = []
     for name in dict.fromkeys(names):
-        if name not in PROBES:
-            raise unknown("probe", name, PROBES)
-        found.append(PROBES[name])
+        offered = {} if name in PROBES or is_reference(name) else plugins("probe")
+        if name in PROBES:
+            found.append(PROBES[name])
+        elif name in offered or is_reference(name):
+            found.append(_adopted(name, offered.get(name, name)))
+        else:
+            raise unknown("probe", name, [*PROBES, *offered, "package.module:Class"])
     return found
+
+
+def _adopted(name: str, path: str) -> ProbeRow:
+    """Return the row of a probe of the user's."""
+    found = load(path)
+    if not (isinstance(found, type) and callable(getattr(found, "measure", None))):
+        raise DecaylabError(f"{name} is no probe: expected a class with name, needs and measure(context)")
+    needs = frozenset(found().needs)
+    if strange := needs - NEEDS:
+        raise unknown(f"need of the probe {name}", sorted(strange)[0], NEEDS)
+    return ProbeRow(name, path, needs, (found.__doc__ or "").strip().partition("\n")[0], "")

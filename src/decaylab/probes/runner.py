@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from decaylab.probes.cumulative_decay import Elapsed
 from decaylab.probes.microbatch_hooks import MicrobatchHooks
 from decaylab.probes.optimizer_rates import GroupRates, read_rates, spread
 from decaylab.probes.registry import rows
+from decaylab.references import load
 from decaylab.tensors.reduce import accurate, entries, stack_scalars
 
 
@@ -38,10 +38,10 @@ def make(names: Iterable[str | Probe], seed: int | None = None) -> list[Probe]:
     for name in names:
         if isinstance(name, str):
             row = rows([name])[0]
-            module, cls = row.path.split(":")
-            probe: Probe = getattr(importlib.import_module(module), cls)()
-            if seed is not None and any(item.name == "seed" for item in fields(probe)):  # type: ignore[arg-type]
-                probe = replace(probe, seed=seed)  # type: ignore[type-var]
+            made: Any = load(row.path)()
+            if seed is not None and is_dataclass(made) and any(item.name == "seed" for item in fields(made)):
+                made = replace(made, seed=seed)  # type: ignore[type-var]
+            probe: Probe = made
         else:
             probe = name
         found.setdefault(probe.name, probe)

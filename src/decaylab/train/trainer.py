@@ -27,7 +27,7 @@ from decaylab.train.build import stepper
 from decaylab.train.cadence import Agenda, Heartbeat, Order
 from decaylab.train.checkpoints import layout as run_folder
 from decaylab.train.checkpoints.initial_weights import Origin
-from decaylab.train.checkpoints.run_state import RunState, Tally, seed_process
+from decaylab.train.checkpoints.run_state import RunState, Stateful, Tally, seed_process
 from decaylab.train.distributed import Processes
 from decaylab.train.divergence import DivergenceWatch
 from decaylab.train.evaluation import Measuring
@@ -97,7 +97,12 @@ class Training:
         # Runs of a moment, such as those of tests, are not worth a measurement of the machine.
         lasts = isinstance(config, LanguageRun) and flops_per_step(config) * self.total > _WORTH_A_MEASUREMENT
         self.peak = self._measure_peak() if lasts else 0.0
-        parts = {"averages": self.averages, "scaler": self.scaler, "watch": self.watch, "probes": self.probes}
+        parts: dict[str, Stateful] = {
+            "averages": self.averages,
+            "scaler": self.scaler,
+            "watch": self.watch,
+            "probes": self.probes,
+        }
         self.state = RunState(config, self.model, self.optimizer, self.tally, parts, processes, self._widened)
         if processes.rank:
             seed_process(config.seed, processes.rank)

@@ -1,0 +1,15 @@
+from .equilibrium import RotationInputs as RotationInputs
+from .equilibrium import relative_update as relative_update
+from .equilibrium import rms_weight as rms_weight
+from .explanation import Equivalent as Equivalent
+from .explanation import Explanation as Explanation
+from .explanation import explain as explain
+from .length import RunSize as RunSize
+from .length import run_size as run_size
+from .products import same_total_decay as same_total_decay
+from .products import shrinkage as shrinkage
+from .table import CONVENTIONS as CONVENTIONS
+from .table import Convention as Convention
+from .table import Setting as Setting
+from .table import convert as convert
+from .table import peak_decay as peak_decay

@@ -1,0 +1,11 @@
+from .density import spectral_density as spectral_density
+from .eigenvalues import top_eigenvalues as top_eigenvalues
+from .estimate import Estimate as Estimate
+from .gauss_newton import gauss_newton_trace as gauss_newton_trace
+from .hessian import hessian_trace as hessian_trace
+from .jacobian import jacobian_frobenius as jacobian_frobenius
+from .noise_covariance import covariance_similarity as covariance_similarity
+from .operators import gauss_newton_vector_product as gauss_newton_vector_product
+from .operators import hessian_vector_product as hessian_vector_product
+from .per_sample_noise import gradient_noise as gradient_noise
+from .shared_view import evaluation_twin as evaluation_twin
