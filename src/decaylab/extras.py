@@ -47,9 +47,7 @@ def missing_extra(error: BaseException | None) -> MissingExtra | None:
     if package not in EXTRAS:
         return None
     extra = EXTRAS[package]
-    return MissingExtra(
-        f"{package} is not installed, which this needs: `pip install 'decaylab[{extra}]'` brings it", name=package
-    )
+    return MissingExtra(f"{package} is not installed, which this needs: `pip install 'decaylab[{extra}]'` brings it")
 
 
 def optional(module: str) -> Any:

@@ -5,6 +5,7 @@ Not called list.py, because a submodule of that name would hide the builtin in i
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import tyro

@@ -6,12 +6,13 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-
-import sqlalchemy
-from sqlalchemy import URL
+from typing import TYPE_CHECKING
 
 from decaylab.errors import DecaylabError, shown
 from decaylab.files import data_home, home_path
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 SUFFIXES = (".db", ".sqlite", ".sqlite3")
 VARIABLE = "DECAYLAB_STORE"
@@ -98,6 +99,8 @@ def _sqlite_path(path: Path, text: str) -> Path:
 
 
 def _postgresql(text: str) -> Address:
+    import sqlalchemy  # which the path of a file does without
+
     scheme, _, rest = text.partition("://")
     if scheme.lower() not in _POSTGRESQL or not rest:
         name = scheme if "://" in text and re.fullmatch(r"[\w+.-]+", scheme) else ""
