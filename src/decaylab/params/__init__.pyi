@@ -4,12 +4,12 @@ from .invariance import ScaleInvariance as ScaleInvariance
 from .invariance import jointly_scale_invariant as jointly_scale_invariant
 from .invariance import scale_invariant as scale_invariant
 from .role import ROLES as ROLES
+from .role import UNKNOWN as UNKNOWN
 from .role import Assignment as Assignment
+from .role import ReportedRole as ReportedRole
 from .role import Role as Role
 from .role import assign as assign
 from .role import roles as roles
 from .table import Audit as Audit
 from .table import AuditRow as AuditRow
 from .table import audit as audit
-from .role import UNKNOWN as UNKNOWN
-from .role import ReportedRole as ReportedRole
