@@ -118,7 +118,8 @@ class _ByRole:
     def _look(self) -> dict[Tensor, bool]:
         asked = self._installation
         items = assign(self._model, asked.roles)
-        return {item.parameter: yes for item, yes, _ in decayed(items, decay=asked.decay, exclude=asked.exclude)}
+        chosen = cast(tuple[Role, ...], asked.decay)
+        return {item.parameter: yes for item, yes, _ in decayed(items, decay=chosen, exclude=asked.exclude)}
 
 
 class _SharedSink:
