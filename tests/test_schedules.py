@@ -23,6 +23,8 @@ KINDS = [
     Schedule(kind="linear", decay_steps=50, final_ratio=0.2),
     Schedule(kind="two_phase", drop_at=(0.5,), final_lr=1e-4),
     Schedule(kind="step", drop_at=(0.5, 0.75), warmup_steps=3),
+    Schedule(kind="wsd", warmup_steps=7),
+    Schedule(kind="wsd", drop_at=(0.5,), final_ratio=0.1),
 ]
 
 
@@ -192,3 +194,27 @@ def test_impossible_decay_schedules_are_refused(fields):
 def test_a_decay_that_follows_the_learning_rate_needs_it():
     with pytest.raises(DecaylabError, match="lr_ratio"):
         decay_multiplier(DecaySchedule(kind="with_lr"), 0, 10)
+
+
+@pytest.mark.parametrize(("share", "final"), [(0.8, 0.0), (0.5, 0.1)])
+def test_wsd_against_transformers(share, final):
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
+    theirs = transformers.get_wsd_schedule(
+        optimizer,
+        num_warmup_steps=10,
+        num_stable_steps=round(share * 100) - 10,
+        num_decay_steps=100 - round(share * 100),
+        min_lr_ratio=final,
+        decay_type="linear",
+    )
+    expected = []
+    for _ in range(104):
+        expected.append(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    drop = () if share == 0.8 else (share,)
+    ours = values(Schedule(kind="wsd", warmup_steps=10, drop_at=drop, final_ratio=final), range(104), 0.3, 100)
+    after = 0 if final == 0 else 10  # theirs warms up from the final learning rate, ours from 0
+    np.testing.assert_allclose(ours[after:], expected[after:], rtol=1e-12, atol=1e-16)

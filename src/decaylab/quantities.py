@@ -71,9 +71,13 @@ def parse_steps(text: str | int, name: str, total_steps: int) -> int:
         if share < 0:
             raise DecaylabError(f"{name} must be at least 0%, got {written!r}")
         return round(float(share) / 100 * total_steps)
-    if _decimal(written, name, "steps") < 0:
+    number = _decimal(written, name, "steps")
+    if number < 0:
         raise DecaylabError(f"{name} must be at least 0, got {written!r}")
-    return 0 if written == "0" else parse_count(written, name, "steps")
+    if 0 < number < 1:
+        percent = format_number(100 * float(number))
+        raise DecaylabError(f"{name} is a number of steps, got {written!r}; for that share of the run write {percent}%")
+    return 0 if number == 0 else parse_count(written, name, "steps")
 
 
 def rounding(text: str | int | float) -> float:

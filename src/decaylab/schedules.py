@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-Kind = Literal["constant", "cosine", "linear", "two_phase", "step"]
+Kind = Literal["constant", "cosine", "linear", "two_phase", "step", "wsd"]
+_WSD_FALLS = 0.8  # share of the run after which wsd's learning rate falls: the last fifth is the usual choice
 DecayKind = Literal["constant", "with_lr", "cosine_to_zero", "early_only", "step"]
 
 
@@ -33,7 +34,9 @@ class Schedule:
     - ``cosine``: f + (peak - f) (1 + cos(pi r)) / 2, then f;
     - ``linear``: f + (peak - f) (1 - r), then f;
     - ``two_phase``: peak, and f from the fraction ``drop_at[0]`` of the run on;
-    - ``step``: peak times ``drop_factor`` to the power of the number of fractions in ``drop_at`` already passed.
+    - ``step``: peak times ``drop_factor`` to the power of the number of fractions in ``drop_at`` already passed;
+    - ``wsd`` (warm-up, stable, decay): peak, and from the fraction ``drop_at[0]`` of the run on (0.8 by default) a line
+      down to f at the run's end.
     """
 
     kind: Kind = "constant"
@@ -43,11 +46,11 @@ class Schedule:
     decay_steps: int | None = None
     """Step at which cosine or linear reaches the final learning rate, warm-up included; the run's length by default."""
     final_ratio: float | None = None
-    """Final learning rate as a share of the peak; by default 0.1 for cosine and 0 for linear."""
+    """Final learning rate as a share of the peak; by default 0.1 for cosine and 0 for linear and wsd."""
     final_lr: float | None = None
     """Final learning rate itself, instead of final_ratio."""
     drop_at: tuple[float, ...] = ()
-    """Fractions of the run at which the learning rate drops (two_phase: one, step: any number)."""
+    """Fractions of the run at which the learning rate drops (two_phase: one, step: any number) or begins to (wsd)."""
     drop_factor: float = 0.1
     """What a drop of kind step multiplies the learning rate by."""
 
@@ -72,20 +75,27 @@ class Schedule:
         for name, number in (("final_ratio", self.final_ratio), ("final_lr", self.final_lr)):
             if number is not None and not (0 <= number < math.inf):
                 raise DecaylabError(f"{name} must be a finite number of at least 0, got {number}")
+        if self.final_ratio is not None and self.final_ratio > 1:
+            hint = f"; for {self.final_ratio:g} % write {self.final_ratio / 100:g}" if self.final_ratio <= 100 else ""
+            raise DecaylabError(
+                f"final_ratio is a share of the peak learning rate, at most 1, got {self.final_ratio:g}{hint}"
+            )
         if self.kind == "two_phase" and (
             len(self.drop_at) != 1 or (self.final_ratio is None and self.final_lr is None)
         ):
             raise DecaylabError("two_phase needs one fraction in drop_at and the second learning rate in final_lr")
         if self.kind == "step" and not self.drop_at:
             raise DecaylabError("step needs the fractions of the run at which to drop in drop_at, such as (0.5, 0.75)")
-        if self.kind not in ("two_phase", "step") and self.drop_at:
-            raise DecaylabError(f"drop_at is for two_phase and step, not for {self.kind}: leave it out")
+        if self.kind == "wsd" and len(self.drop_at) > 1:
+            raise DecaylabError("wsd takes one fraction in drop_at: where the learning rate begins to fall")
+        if self.kind not in ("two_phase", "step", "wsd") and self.drop_at:
+            raise DecaylabError(f"drop_at is for two_phase, step and wsd, not for {self.kind}: leave it out")
         _check_fractions(self.drop_at)
         if not 0 < self.drop_factor <= 1:
             raise DecaylabError(f"drop_factor must be above 0 and at most 1, got {self.drop_factor}")
 
     def final(self, peak: float) -> float:
-        """Return the learning rate that the schedule ends on, for cosine, linear and two_phase."""
+        """Return the learning rate that the schedule ends on, for cosine, linear, two_phase and wsd."""
         if self.final_lr is not None:
             return self.final_lr
         return peak * (self.final_ratio if self.final_ratio is not None else 0.1 if self.kind == "cosine" else 0.0)
@@ -124,6 +134,12 @@ def _pieces(schedule: Schedule, peak: float, total_steps: int) -> list[_Piece]:
             pieces.append(_Piece(warmup, shape, peak, final, end - warmup))
         return [*pieces, _Piece(end, "flat", final)]
     pieces.append(_Piece(warmup, "flat", peak))
+    if schedule.kind == "wsd":
+        start = max(warmup, round((schedule.drop_at[0] if schedule.drop_at else _WSD_FALLS) * total_steps))
+        if start < total_steps:
+            pieces.append(_Piece(start, "linear", peak, final, total_steps - start))
+            pieces.append(_Piece(total_steps, "flat", final))
+        return pieces
     for number, fraction in enumerate(schedule.drop_at, start=1):
         lower = final if schedule.kind == "two_phase" else peak * schedule.drop_factor**number
         pieces.append(_Piece(max(warmup, round(fraction * total_steps)), "flat", lower))
@@ -257,6 +273,12 @@ def decay_multiplier(schedule: DecaySchedule, step: int, total_steps: int, lr_ra
 
 
 def _check_fractions(fractions: tuple[float, ...]) -> None:
+    if fractions and all(1 < fraction <= 100 for fraction in fractions):
+        written = ", ".join(f"{fraction / 100:g}" for fraction in fractions)
+        raise DecaylabError(
+            f"fractions of the run lie between 0 and 1, got {', '.join(f'{fraction:g}' for fraction in fractions)}; "
+            f"for per cent write {written}"
+        )
     if any(not 0 <= fraction <= 1 for fraction in fractions) or list(fractions) != sorted(fractions):
         raise DecaylabError(f"fractions of the run must rise between 0 and 1, got {', '.join(map(str, fractions))}")
 

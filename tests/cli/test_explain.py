@@ -83,6 +83,13 @@ def test_warm_up_as_a_share(capsys):
         (["--warmup", "-5"], "--warmup must be at least 0"),
         (["--steps", "-5"], "--steps must be at least 1, got '-5'"),
         (["--lr", "1e-300", "--weight-decay", "1e-300"], "no run feels it"),
+        (["--warmup", "0.03"], "for that share of the run write 3%"),
+        (["--warmup", ".5"], "for that share of the run write 50%"),
+        (["--final-ratio", "10"], "for 10 % write 0.1"),
+        (["--schedule", "wsd", "--drop-at", "80"], "for per cent write 0.8"),
+        (["--schedule", "wsd", "--drop-at", "0.5", "0.8"], "wsd takes one fraction"),
+        (["--dataset-size", "1M", "--epochs", "1e12"], "epochs must be a number below a billion, got 1e12"),
+        (["--dataset-size", "1M", "--epochs", "0"], "epochs must be a number above 0, got 0"),
     ],
     ids=str,
 )
@@ -90,6 +97,41 @@ def test_mistakes_exit_2_with_one_line(arguments, words, capsys):
     assert main([*COMMAND, *arguments]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1 and error.startswith("decaylab: ")
+
+
+def _shown(capsys, *arguments):
+    assert main(["explain", *arguments]) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_units_that_look_wrong_are_pointed_out(capsys):
+    shown = _shown(
+        capsys, "--lr", "3e-4", "--weight-decay", ".1", "--batch-size", "4M", "--tokens", "2T", "--seq-len", "4096"
+    )
+    assert "Mind: The whole run has 122 steps" in shown and "977 sequences, and 2T tokens are 500,000 steps" in shown
+
+
+def test_a_decay_that_is_too_strong_is_said(capsys):
+    strong = _shown(capsys, "--lr", ".5", "--weight-decay", ".5", "--steps", "1000")
+    assert "The decay is too strong: within 4 updates a weight is forgotten" in strong
+    assert "0.02 would make it an average of 100 updates" in strong
+    assert "too strong" not in _shown(capsys, "--lr", ".5", "--weight-decay", "0.02", "--steps", "1000")
+    assert "too strong" not in _shown(capsys, "--lr", "4e-4", "--weight-decay", ".1", "--steps", "50")
+
+
+def test_wsd(capsys):
+    shown = _shown(capsys, "--lr", "1e-3", "--weight-decay", ".1", "--steps", "1000", "--schedule", "wsd")
+    assert "0.001, wsd to 5e-6" in shown
+    run = ["--lr", "1e-3", "--weight-decay", ".1", "--steps", "1000", "--schedule", "wsd", "--drop-at", "0.6", "--json"]
+    assert main(["explain", *run]) == 0
+    assert json.loads(capsys.readouterr().out)["timescales_in_run"] == pytest.approx(0.1 * 1e-3 * (600 + 200.5))
+
+
+def test_the_bound_of_too_strong_is_that_of_watch():
+    from decaylab.conventions.reading import STRONG_TIMESCALE
+    from decaylab.monitor import diagnosis_result
+
+    assert diagnosis_result.STRONG_TIMESCALE == STRONG_TIMESCALE
 
 
 def test_answers_without_torch_and_quickly():

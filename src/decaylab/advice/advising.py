@@ -9,6 +9,7 @@ from decaylab.advice import carry_over, deepseek, power_lines, step_law, timesca
 from decaylab.advice.carry_over import Reference
 from decaylab.advice.recommendation import Recommendation
 from decaylab.conventions.length import RunSize, check_warmup, run_size
+from decaylab.conventions.unit_checks import unit_notes
 from decaylab.errors import DecaylabError, unknown
 from decaylab.quantities import format_count, format_number
 from decaylab.schedules import Schedule, integral
@@ -108,14 +109,13 @@ def advise(
         size = replace(size, tokens=tokens)  # a law takes the number as given, not steps x batch x a rounded length
     language = tokens is not None or (params is not None and dataset_size is None)
     found: list[Recommendation] = []
-    notes: list[str] = []
+    notes = list(unit_notes(size, params))
     to_try: set[float] = set()
     because = ""
     lr_from = "given"
     if language:
         if params is None or size.tokens is None or size.seq_len is None or size.batch_size is None:
             raise DecaylabError("for a language model give --params, --tokens, --seq-len and --batch-size")
-        notes += _unit_notes(params, size)
         text = {"params": params, "tokens": size.tokens, "seq_len": size.seq_len}
         fits = deepseek.recommend(**text, layers=layers, width=width)
         fits += step_law.recommend(**text, layers=layers, width=width)
@@ -228,20 +228,3 @@ def _check(
             f"{layers:,} layers of width {width:,} have about {format_count(12 * layers * width**2)} parameters, not "
             f"{format_count(params)}: check --params, --layers and --width"
         )
-
-
-def _unit_notes(params: int, size: RunSize) -> list[str]:
-    """Say where a number looks as if it were in another unit."""
-    assert size.tokens is not None and size.seq_len is not None and size.batch_size is not None
-    notes = []
-    if size.tokens < params:
-        notes.append(
-            f"{format_count(size.tokens)} tokens are fewer than {format_count(params)} parameters. If the number "
-            f"counts sequences, it is {format_count(size.tokens * size.seq_len)} tokens."
-        )
-    if size.steps < 500:
-        notes.append(
-            f"The whole run has {size.steps:,} steps. If the batch of {size.batch_size:,} counts tokens, it is "
-            f"{size.batch_size / size.seq_len:,.0f} sequences."
-        )
-    return notes

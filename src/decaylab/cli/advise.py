@@ -61,7 +61,8 @@ def advise(
         batch_size: Sequences (text) or examples (images) per update.
         lr: Peak learning rate. A language model without it gets DeepSeek's.
         optimizer: Which optimizer; the scaling laws were fitted with AdamW.
-        schedule: Learning rate after the warm-up: cosine ends at a tenth of the peak, linear at 0, unless told.
+        schedule: Learning rate after the warm-up: cosine ends at a tenth of the peak, linear and wsd (stable, then a
+            line down) at 0, unless told.
         layers: Transformer blocks; with --width, compute is counted as in the fits.
         width: Width of the residual stream.
         dataset_size: Examples in the data set.
@@ -70,7 +71,7 @@ def advise(
         warmup: Linear warm-up from 0, in steps or as a share of the run (2%).
         final_ratio: Final learning rate as a share of the peak.
         final_lr: Final learning rate itself.
-        drop_at: Fractions of the run at which the learning rate drops (two_phase, step).
+        drop_at: Fractions of the run at which the learning rate drops (two_phase, step) or begins to (wsd, 0.8).
         momentum: SGD's.
         from_weight_decay: Weight decay of a run that worked, to carry over at a constant timescale.
         from_lr: Its peak learning rate, where it was another.

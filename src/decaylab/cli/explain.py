@@ -53,7 +53,8 @@ def explain(
         lr: Peak learning rate.
         weight_decay: Lambda.
         optimizer: Which optimizer; adam (its L2) has no answer, and says why.
-        schedule: Learning rate after the warm-up: cosine ends at a tenth of the peak, linear at 0, unless told.
+        schedule: Learning rate after the warm-up: cosine ends at a tenth of the peak, linear and wsd (stable, then a
+            line down) at 0, unless told.
         steps: Updates of the run.
         batch_size: Sequences (text) or examples (images) per update.
         tokens: Tokens seen in the run.
@@ -66,7 +67,7 @@ def explain(
         decay_steps: Step at which cosine or linear ends, when not the run's last.
         final_ratio: Final learning rate as a share of the peak.
         final_lr: Final learning rate itself.
-        drop_at: Fractions of the run at which the learning rate drops (two_phase, step).
+        drop_at: Fractions of the run at which the learning rate drops (two_phase, step) or begins to (wsd, 0.8).
         betas: AdamW's or Lion's, 0.9 0.999 and 0.9 0.99 by default.
         momentum: SGD's.
         dampening: SGD's.
@@ -121,7 +122,10 @@ def _print(run: Explanation) -> None:
         f"[bold]{_NAMES[run.optimizer]}, weight decay {format_number(run.weight_decay)}[/] as in: {meaning.name}"
     )
     console.print(f"Each step: {meaning.equation}   Learning rate: {_learning_rate(run)}")
-    console.print(f"Run: {_length(run)}\n")
+    console.print(f"Run: {_length(run)}")
+    for note in run.notes:
+        console.print(f"Mind: {note}", style="yellow")
+    console.print()
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("", "at the peak", "at the end"):

@@ -10,6 +10,7 @@ from decaylab.conventions.equilibrium import Optimizer, RotationInputs, relative
 from decaylab.conventions.length import RunSize, check_warmup, run_size
 from decaylab.conventions.products import factor_per_step, same_total_decay, shrinkage
 from decaylab.conventions.table import CONVENTIONS, Match, Setting, get, match, peak_decay
+from decaylab.conventions.unit_checks import unit_notes
 from decaylab.errors import DecaylabError, unknown
 from decaylab.schedules import Schedule, value, values
 
@@ -79,6 +80,8 @@ class Explanation:
     timescales_in_run: float
     """Sum over the steps of the decay per step: how many timescales the run goes through."""
     equivalents: tuple[Equivalent, ...]
+    notes: tuple[str, ...] = ()
+    """Where a size looks as if it were in another unit."""
 
 
 def explain(
@@ -206,6 +209,7 @@ def explain(
         total_shrinkage=left,
         timescales_in_run=float((decay * multipliers**own.power).sum()),
         equivalents=tuple(_equivalent(key, other, decay, left, multipliers, setting, flat) for other in CONVENTIONS),
+        notes=unit_notes(size),
     )
 
 

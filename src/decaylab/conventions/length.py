@@ -76,7 +76,8 @@ def run_size(
         if number is not None and number < 1:
             raise DecaylabError(f"{name} must be at least 1, got {number}")
     if epochs is not None and not 0 < epochs < 1e9:
-        raise DecaylabError(f"epochs must be above 0, got {epochs}")
+        limit = "below a billion" if epochs >= 1e9 else "above 0"
+        raise DecaylabError(f"epochs must be a number {limit}, got {format_number(epochs)}")
     inferred, steps_given = [], steps is not None
     if steps is None:
         steps = _steps(batch_size, tokens, seq_len, dataset_size, epochs)

@@ -1,11 +1,16 @@
-"""What the numbers of an explanation mean for the run, in sentences."""
+"""Sentences that say what the numbers of an explanation mean for the run."""
 
 from __future__ import annotations
 
 from decaylab.conventions.explanation import Explanation
 from decaylab.quantities import format_count, format_number
 
-_IDLE, _EQUILIBRIUM = 0.1, 3.0  # timescales in a run: below, decay changes little; above, the start is forgotten
+IDLE_TIMESCALES = 0.1
+"""Timescales in a run below which decay changes little."""
+EQUILIBRIUM_TIMESCALES = 3.0
+"""Timescales in a run above which the start is forgotten."""
+STRONG_TIMESCALE = 100
+"""Updates: a weight that is an average of fewer is mostly the noise of its last gradients."""
 
 
 def reading(run: Explanation) -> list[str]:
@@ -26,12 +31,14 @@ def reading(run: Explanation) -> list[str]:
         if share <= 1
         else f"One timescale at the peak is {updates}, {_times(share)} the run: a weight keeps every update it got."
     ]
-    if count < _IDLE:
+    if run.peak.timescale_steps < STRONG_TIMESCALE * (1 - 1e-9):
+        lines.insert(0, _too_strong(run.peak.timescale_steps, run))
+    if count < IDLE_TIMESCALES:
         lines.append(
             f"The decay is close to idle: over the whole run it removes {_percent(1 - left)} of a weight. "
             f"{_times(1 / count)} the decay would go through one timescale."
         )
-    elif count < _EQUILIBRIUM:
+    elif count < EQUILIBRIUM_TIMESCALES:
         lines.append(
             f"The run goes through {format_number(count, 3)} timescales: decay alone would leave {_percent(left)} of "
             "the initial weights, so they still matter at the end."
@@ -52,6 +59,15 @@ def reading(run: Explanation) -> list[str]:
     if run.size.dataset_size is not None and run.size.epochs is not None and epochs is not None:
         lines.append(_epochs(epochs, run.size.epochs))
     return lines
+
+
+def _too_strong(timescale: float, run: Explanation) -> str:
+    factor = STRONG_TIMESCALE / timescale
+    return (
+        f"The decay is too strong: within {format_number(timescale, 3)} updates a weight is forgotten, so it holds "
+        f"little but the noise of its last gradients. {format_number(run.weight_decay / factor, 2)} would make it an "
+        f"average of {STRONG_TIMESCALE} updates at this learning rate."
+    )
 
 
 def _epochs(timescale: float, epochs: float) -> str:
