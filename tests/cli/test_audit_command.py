@@ -73,3 +73,17 @@ def test_mistakes_are_one_line(own, arguments, message, capsys):
     assert main(["audit", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and error.startswith("decaylab: ")
+
+
+def test_a_model_may_stand_in_a_file(tmp_path, capsys):
+    (tmp_path / "my-model.py").write_text("import torch, beside\ndef build(): return torch.nn.Linear(2, beside.SIZE)\n")
+    (tmp_path / "beside.py").write_text("SIZE = 3\n")
+    assert main(["audit", "--load", f"{tmp_path / 'my-model.py'}:build"]) == 0
+    assert "weight" in capsys.readouterr().out
+    assert main(["audit", "--load", f"{tmp_path / 'my-model.py'}:bild"]) == 2
+    assert "did you mean 'build'" in capsys.readouterr().err
+    assert main(["audit", "--load", f"{tmp_path / 'none.py'}:build"]) == 2
+    assert "there is no file" in capsys.readouterr().err
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    assert main(["audit", "--load", f"{tmp_path / 'broken.py'}:build"]) == 2
+    assert "ZeroDivisionError" in capsys.readouterr().err

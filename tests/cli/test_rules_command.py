@@ -3,8 +3,9 @@
 import json
 
 from decaylab.cli import main
+from decaylab.decay import build
 from decaylab.decay.docs_page import page
-from decaylab.decay.registry import TABLE
+from decaylab.decay.registry import ALIASES, TABLE, canonical
 
 
 def test_the_overview_names_every_rule(capsys):
@@ -45,3 +46,14 @@ def test_mistakes(capsys, tmp_path):
     (tmp_path / "bad.csv").write_bytes(b"rule,\xff\x00")
     assert main(["rules", "--markdown", "--costs", str(tmp_path / "bad.csv")]) == 2
     assert "is not a table of costs" in capsys.readouterr().err
+
+
+def test_published_names_are_names_of_rules(capsys):
+    for alias, name in ALIASES.items():
+        assert name in TABLE and canonical(alias) == canonical(alias.lower()) == name
+        assert main(["rules", alias]) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"{name}  ") and alias in shown
+    assert type(build("AdamC", 0.1)) is type(build("corrected", 0.1))
+    assert type(build("L2-SP", 0.1)).__name__ == "L2ToAnchor"
+    assert canonical("loss-l2") == "loss-l2" and canonical("weight-norm-control") == "weight_norm_control"

@@ -209,6 +209,9 @@ def _mean_lr_ratio(schedule: Schedule | None, lr: float, size: RunSize) -> float
     return ratio
 
 
+_FEWEST_PARAMS = 1000  # below it a suffix was forgotten
+
+
 def _check(
     optimizer: str, lr: float | None, momentum: float, params: int | None, layers: int | None, width: int | None
 ) -> None:
@@ -223,6 +226,8 @@ def _check(
     for name, number in (("params", params), ("layers", layers), ("width", width)):
         if number is not None and number < 1:
             raise DecaylabError(f"{name} must be at least 1, got {number}")
+    if params is not None and params < _FEWEST_PARAMS:
+        raise DecaylabError(f"params {params} would be a model of {params} weights: for millions write {params}M")
     if layers is not None and width is not None and params is not None and 12 * layers * width**2 > 2 * params:
         raise DecaylabError(
             f"{layers:,} layers of width {width:,} have about {format_count(12 * layers * width**2)} parameters, not "

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from decaylab.csv_cells import cells
-from decaylab.errors import DecaylabError, unknown
+from decaylab.errors import DecaylabError, printable, unknown
 from decaylab.experiments.config_tables import differing, text
 from decaylab.files import atomic_path
 from decaylab.store.run_ids import whole_id
@@ -59,7 +59,7 @@ def export(
             cells(table).to_csv(temporary, index=False)
         else:
             table.to_parquet(temporary, index=False)
-    print(f"{out}: {len(table)} rows, {table['run'].nunique()} runs")
+    print(f"{printable(str(out))}: {len(table)} rows, {table['run'].nunique()} runs")
 
 
 def _scalar(value: Any) -> Any:

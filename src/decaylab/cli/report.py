@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from decaylab import studies
-from decaylab.errors import DecaylabError
+from decaylab.errors import DecaylabError, printable
 
 if TYPE_CHECKING:
     from decaylab.experiments.spec import Experiment
@@ -21,6 +23,8 @@ def report(
     store: str | None = None,
     out: Path = Path("report"),
     seeds: int | None = None,
+    format: tuple[Literal["svg", "pdf", "png"], ...] = ("svg",),
+    title: bool = True,
 ) -> None:
     """Draw charts, verdicts and the page from what the store has.
 
@@ -31,6 +35,8 @@ def report(
         store: A path ending in .db or .sqlite, or a postgresql:// URL. Default: runs.db in the platform's data folder.
         out: Folder for the page and the charts.
         seeds: Use only the first so many seeds of each setting, or more. Default: the experiment's own.
+        format: Of the charts beside the page: svg, pdf, png, or several.
+        title: Whether those charts have their title; --no-title for a paper, whose caption says it.
     """
     chosen = [studies.get(name) for name in dict.fromkeys(ids or studies.all_ids())]
     from decaylab.experiments.results import Results
@@ -50,8 +56,17 @@ def report(
                 raise DecaylabError(f"{missing}; `decaylab reproduce {experiment.id}{flags}` trains them")
         if not ids and not any(results.specs for _, results in items):
             raise DecaylabError(f"{database.label} has no run of any experiment; `decaylab reproduce fig1` trains some")
-        page = build(items, out)
-    print(page.resolve())
+        say_what_is_replaced(out, [(experiment.id, results.budget) for experiment, results in items])
+        page = build(items, out, formats=format, titles=title)
+    print(printable(str(page.resolve())))
+
+
+def say_what_is_replaced(out: Path, experiments: Sequence[tuple[str, str]]) -> None:
+    """Say on the standard error that a folder's page of other experiments is replaced, where it is."""
+    from decaylab.reporting.manifest import replaced
+
+    if (said := replaced(out, experiments)) is not None:
+        print(f"decaylab: {printable(said)}", file=sys.stderr)
 
 
 def _best_budget(experiment: Experiment, store: Store) -> str:

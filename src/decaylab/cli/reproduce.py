@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 import tyro
 
 from decaylab import studies
-from decaylab.errors import DecaylabError
+from decaylab.cli.report import say_what_is_replaced
+from decaylab.errors import DecaylabError, printable
 from decaylab.experiments.results import Results
 from decaylab.experiments.run_spec import RunSpec
 from decaylab.files import require_folder
@@ -61,6 +62,7 @@ def reproduce(
     require_data(configs)
     require_whole(configs)
     require_folder(out)
+    say_what_is_replaced(out, [(experiment.id, budget) for experiment in chosen])
     with Store(store) as database:
         ended = {run for run, state in database.states(list(runs)).items() if state.is_ended}
         if any(spec.config.compile and spec.id not in ended for _, plan in plans for spec in plan):
@@ -73,7 +75,7 @@ def reproduce(
 
         results = [(e, Results.from_store(plan, database, budget=budget)) for e, plan in plans]
         page = build(results, out)
-    print(page.resolve())
+    print(printable(str(page.resolve())))
     return INTERRUPTED if report.interrupted else 1 if report.failed else 0
 
 

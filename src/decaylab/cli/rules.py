@@ -26,7 +26,8 @@ def rules(
     """List the decay rules, or show one with its options.
 
     Args:
-        name: Only this rule, in full; also one of your own, as package.module:Class or path/to/file.py:Class.
+        name: Only this rule, in full: its name, one under which it was published (AdamC, CWD, SPD, L2-SP, ...), or one
+            of your own, as package.module:Class or path/to/file.py:Class.
         markdown: Print the page of the docs.
         costs: With --markdown: ratios that benchmarks/decay_step.py wrote with --out.
         json: Print everything as JSON.
@@ -35,7 +36,7 @@ def rules(
     if markdown:
         print(page(_read(costs) if costs is not None else ()), end="")
     elif json:
-        print_json("rules", {"rules": [dataclasses.asdict(entry) for entry in chosen]})
+        print_json("rules", {"rules": [dataclasses.asdict(entry) | {"aliases": entry.aliases} for entry in chosen]})
     elif name is None:
         _overview(chosen)
     else:
@@ -81,6 +82,7 @@ def _one(entry: Entry) -> None:
     print(f"{entry.name}  ({entry.path.replace(':', '.')})")
     print(f"  {entry.text}\n")
     rows = [
+        ("also", ", ".join(entry.aliases) or "-"),
         ("equation", entry.equation),
         ("for", entry.applies_to),
         ("memory", entry.memory),

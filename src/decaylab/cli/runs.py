@@ -41,7 +41,7 @@ def runs(
         if as_json:
             print_json("runs", {"runs": []})
         else:
-            print(f"no runs yet in {address.read().label}; `decaylab reproduce fig1` makes some")
+            print(f"no runs yet in {printable(address.read().label)}; `decaylab reproduce fig1` makes some")
         return
     with Store(store, read_only=True) as database:
         rows = [row for row in database.rows() if not status or row.status in status]
@@ -52,7 +52,7 @@ def runs(
         return
     if not rows:
         wanted = f" with status {' or '.join(status)}" if status else ""
-        print(f"no runs{wanted} in {label}")
+        print(f"no runs{wanted} in {printable(label)}")
         return
     _print_table(rows, last, metrics, settings)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from decaylab.cli.run_folder import run_folder
-from decaylab.errors import DecaylabError
+from decaylab.errors import DecaylabError, printable
 
 _SHOWN = 10
 
@@ -25,7 +25,7 @@ def sample(
     tokenizer: str | None = None,
     store: str | None = None,
 ) -> None:
-    """Continue a prompt with a trained language model.
+    """Continue a prompt with a trained language model. Control characters in its text are spelled out.
 
     Args:
         model: A run's id, or the first characters of it; or a folder: a run's, a snapshot, or a GPT-2 that
@@ -53,13 +53,16 @@ def sample(
 
     network, codec = load_finished(folder, weights=weights, tokenizer=tokenizer)
     warn_of_lost(lost_characters(codec, prompt))
-    print(complete(network, codec, prompt, num_tokens=tokens, temperature=temperature, top_k=top_k, seed=seed))
+    said = complete(network, codec, prompt, num_tokens=tokens, temperature=temperature, top_k=top_k, seed=seed)
+    print(printable(said))
 
 
 def warn_of_lost(characters: str) -> None:
     """Say on the standard error which characters of its texts a model cannot read; nothing where it reads all."""
     if characters:
-        named = ", ".join(repr(character) for character in characters[:_SHOWN])
+        named = ", ".join(
+            ascii(character) if not character.isprintable() else repr(character) for character in characters[:_SHOWN]
+        )
         more = f" and {len(characters) - _SHOWN} more" if len(characters) > _SHOWN else ""
         print(f"decaylab: the model's tokenizer does not know {named}{more}: it reads ? there", file=sys.stderr)
 
@@ -82,4 +85,4 @@ def convert(
     from decaylab.train.checkpoints import load_model as finished
 
     finished.convert(folder, to, weights=weights)
-    print(f"{to}: config.json and model.safetensors")
+    print(f"{printable(str(to))}: config.json and model.safetensors")

@@ -10,7 +10,7 @@ from typing import Any
 
 from decaylab.config.schema import KINDS, AnyRun, LanguageRun, VisionRun, kind
 from decaylab.config.validation import check
-from decaylab.errors import DecaylabError
+from decaylab.errors import DecaylabError, shown
 from decaylab.schedules import Schedule
 from decaylab.serialization import changes, decode, encode
 
@@ -36,10 +36,10 @@ def from_dict(content: dict[str, Any]) -> AnyRun:
     content = dict(content)
     name = content.pop("kind", None)
     if not isinstance(name, str) or name not in KINDS:
-        raise DecaylabError(f'a run needs "kind": "vision" or "language", not {name!r}')
+        raise DecaylabError(f'a run needs "kind": "vision" or "language", not {shown(name)}')
     written = content.pop("format", FORMAT)
     if written != FORMAT:
-        raise DecaylabError(f"this run was written in format {written}; this version reads format {FORMAT}")
+        raise DecaylabError(f"this run was written in format {shown(written)}; this version reads format {FORMAT}")
     config = decode(KINDS[name], content)
     check(config)
     return config

@@ -137,8 +137,9 @@ class Decay:
     """Weight decay.
 
     Attributes:
-        rule: A name from ``decaylab rules``, or ``loss-l2`` / ``loss-l2-half``: the penalty
-            ``weight_decay * ||w||^2`` (or half of it) in the loss itself, so that clipping sees its gradient.
+        rule: A name from ``decaylab rules`` (or one under which it was published, such as AdamC, CWD or L2-SP), or
+            ``loss-l2`` / ``loss-l2-half``: the penalty ``weight_decay * ||w||^2`` (or half of it) in the loss itself,
+            so that clipping sees its gradient.
         weight_decay: Its coefficient.
         roles: Which parameters decay: any of matrix, embedding, head, norm, bias, scalar; or ``all``.
         options: Further options of the rule, as (name, value) pairs.

@@ -66,6 +66,8 @@ def available(name: str, *, tokenizer: str = "gpt2", root: str | Path | None = N
         open_corpus(name)
         return
     if name not in CATALOG:
+        if Path(name).expanduser().exists():
+            raise DecaylabError(f"{name} is a path: a folder of texts is given as folder:{name}")
         raise unknown("data set", name, [*CATALOG, "folder:PATH"])
     if name in ("cifar10", "cifar100"):
         cifar.find_cifar(name, root)

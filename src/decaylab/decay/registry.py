@@ -67,6 +67,11 @@ class Entry:
         """Whether it has a coefficient that a decay schedule can multiply."""
         return self.use == "attach" and any(option.name == "weight_decay" for option in self.options)
 
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Names under which it was published."""
+        return tuple(alias for alias, name in ALIASES.items() if name == self.name)
+
     def load(self) -> Any:
         """Import and return the class or function (this imports torch)."""
         return load(self.path)
@@ -381,19 +386,60 @@ def _index(entries: tuple[Entry, ...]) -> dict[str, Entry]:
 
 TABLE: Mapping[str, Entry] = _index(_ENTRIES)
 
+ALIASES: Mapping[str, str] = {
+    "AdamW": "decoupled",
+    "SGDW": "decoupled",
+    "AdamC": "corrected",
+    "CWD": "cautious",
+    "SWD": "scheduled",
+    "AdamS": "scheduled",
+    "SGDS": "scheduled",
+    "FixNorm": "fixed_norm",
+    "NaP": "normalize_and_project",
+    "AdamWN": "weight_norm_control",
+    "RV": "rotational",
+    "RV-AdamW": "rotational",
+    "RV-SGDM": "rotational",
+    "RV-Lion": "rotational",
+    "AdamH": "hyperball",
+    "MuonH": "hyperball",
+    "CPR": "constrained",
+    "SPD": "selective_projection",
+    "L2-SP": "l2_to_anchor",
+    "tau-norm": "tau_normalize",
+    "ART": "hyper_sparse",
+}
+"""Published names of rules (ART is the training around HyperSparse's penalty)."""
+
+
+def canonical(name: str) -> str:
+    """Return a rule's name in the table for any spelling of it, or for a published name; others come back unchanged.
+
+    >>> canonical("AdamC"), canonical("l2-sp"), canonical("WeightNormControl"), canonical("loss-l2")
+    ('corrected', 'l2_to_anchor', 'weight_norm_control', 'loss-l2')
+    """
+    return name if name in TABLE else _SPELLINGS.get(_squeezed(name), name)
+
+
+def _squeezed(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "").replace(" ", "")
+
+
+_SPELLINGS = {_squeezed(alias): name for alias, name in ALIASES.items()} | {_squeezed(name): name for name in TABLE}
+
 
 def find(name: str) -> Entry:
     """Return what there is to know of a rule.
 
     Args:
-        name: A name in `TABLE` (a hyphen counts as an underscore), that of an installed plugin (entry point
+        name: A name in `TABLE` in any spelling, one of `ALIASES`, that of an installed plugin (entry point
             ``rule.NAME``), or ``package.module:Class`` or ``path/to/file.py:Class``, a frozen dataclass derived from
             `decaylab.decay.Rule`.
 
     Raises:
         DecaylabError: There is no such rule, or it cannot be imported.
     """
-    if (own := name.replace("-", "_")) in TABLE:
+    if (own := canonical(name)) in TABLE:
         return TABLE[own]
     if is_reference(name):
         return _adopted(name, name)

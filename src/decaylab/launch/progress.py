@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from decaylab.errors import printable
 from decaylab.launch.throughput import Pace, View, clock
 
 _SHOWN = 12
@@ -60,7 +61,7 @@ class Screen(Display):
 
     def say(self, line: str) -> None:
         """Write a line above the display."""
-        self._live.console.print(Text(line))
+        self._live.console.print(Text(printable(line)))
 
     def close(self) -> None:
         """Take the display away."""
@@ -72,7 +73,11 @@ def display(progress: bool) -> Display:
     if not progress:
         return Display()
     console = Console(stderr=True)
-    return Screen(console) if console.is_terminal else Lines(lambda line: print(line, file=sys.stderr, flush=True))
+    return (
+        Screen(console)
+        if console.is_terminal
+        else Lines(lambda line: print(printable(line), file=sys.stderr, flush=True))
+    )
 
 
 def summary(view: View) -> str:
@@ -106,7 +111,7 @@ def _drawing(view: View) -> RenderableType:
     )
     for pace in view.running[:_SHOWN]:
         table.add_row(
-            Text(pace.name),
+            Text(printable(pace.name)),
             ProgressBar(total=pace.total_steps or None, completed=pace.step, width=30, pulse=not pace.total_steps),
             Text(f"{pace.step}/{pace.total_steps or '?'}{_rate(pace)}"),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from decaylab.errors import printable
 from decaylab.launch.throughput import clock
 from decaylab.store.store import Store
 
@@ -43,6 +44,7 @@ def closing_lines(report: LaunchReport, names: Mapping[str, str], store: Store) 
     yield f"{len(names)} runs: {', '.join(parts)}; {clock(report.seconds)}"
     for run_id, reason in report.failed.items():
         trace = store.folder(run_id) / "error.txt"
-        yield f"failed: {names[run_id]} ({run_id}): {reason}" + (f"; see {trace}" if trace.exists() else "")
+        line = f"failed: {names[run_id]} ({run_id}): {reason}" + (f"; see {trace}" if trace.exists() else "")
+        yield printable(" ".join(line.split()))
     if report.interrupted:
         yield "stopped before all runs had ended; the same command goes on from their checkpoints"

@@ -126,10 +126,10 @@ def decayed_roles(settings: Decay) -> set[str]:
     Raises:
         DecaylabError: An unknown role.
     """
-    chosen: set[str] = set(ROLES) if "all" in settings.roles else set(settings.roles)
-    for role in chosen.difference(ROLES):
-        raise unknown("role", role, [*ROLES, "all"])
-    return chosen
+    for role in settings.roles:  # beside "all", too
+        if role not in ROLES and role != "all":
+            raise unknown("role", role, [*ROLES, "all"])
+    return set(ROLES) if "all" in settings.roles else set(settings.roles)
 
 
 def _optimizer(config: AnyRun, groups: list[dict[str, Any]], *, fused: bool) -> torch.optim.Optimizer:

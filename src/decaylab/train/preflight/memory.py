@@ -36,9 +36,10 @@ def require_memory(config: AnyRun, vocab_size: int, device: str, *, processes: i
     needed, (where, there) = sum(parts.values()), _memory(device)
     if needed > there:
         largest = max(parts, key=lambda name: parts[name])
+        smaller = "make that smaller" + (", or take --preset small" if isinstance(config, LanguageRun) else "")
         raise DecaylabError(
             f"this run needs at least {_written(needed)} of memory and {where} has {_written(there)}; most of it is "
-            f"for {largest}: make that smaller"
+            f"for {largest}: {smaller}"
         )
 
 
@@ -59,8 +60,8 @@ def least_memory(config: AnyRun, vocab_size: int, *, processes: int = 1) -> dict
         size = sum(p.numel() for p in model.parameters())
         rows = min(rows, config.data.train_size or 50_000)
         return {
-            f"{size:,} weights (model.width, model.blocks)": size * each // processes,
-            "the images and first outputs (batch_size / accumulation x model.width)": number
+            f"{size:,} weights (--model.width, --model.blocks)": size * each // processes,
+            "the images and first outputs (--batch-size / --accumulation x --model.width)": number
             * rows
             * side**2
             * (channels + config.model.width),
@@ -75,13 +76,13 @@ def _language_memory(config: LanguageRun, vocabulary: int, rows: int, each: int,
     tokens = rows * length
     kept = 10 * width * tokens + (model.num_heads * length * tokens if model.attention == "math" else 0)
     return {
-        f"{size:,} weights (model.num_layers x model.width^2, vocabulary x model.width)": size * each,
-        "the attention mask (model.context^2)": 8 * length**2,
-        "the layers' outputs (batch_size / accumulation x model.context x model.width x model.num_layers)": number
+        f"{size:,} weights (--model.num-layers x --model.width^2, vocabulary x --model.width)": size * each,
+        "the attention mask (--model.context^2)": 8 * length**2,
+        "the layers' outputs (--batch-size / --accumulation x --model.context x --model.width x layers)": number
         * model.num_layers
         * kept,
-        "the logits (batch_size / accumulation x model.context x vocabulary)": 2 * number * tokens * vocabulary,
-        "the data of evaluations (evaluation.batches x evaluation.batch_size x model.context)": 32
+        "the logits (--batch-size / --accumulation x --model.context x vocabulary)": 2 * number * tokens * vocabulary,
+        "the data of evaluations (--evaluation.batches x --evaluation.batch-size x --model.context)": 32
         * evaluation.batches
         * evaluation.batch_size
         * length,
