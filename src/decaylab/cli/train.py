@@ -74,9 +74,8 @@ def _train(config: AnyRun, where: Where) -> int:
     require_device(where.device)
     require_data([config])
     if not is_torchrun() and (ended := _ended(config, where.store)) is not None:  # known without torch, in a second
-        row, folder = ended
         print("the run had ended before: nothing is trained", file=sys.stderr)
-        return _close(row, config, folder)
+        return _close(ended[0], config, ended[1])
     from decaylab.train.preflight.components import require_names
     from decaylab.train.preflight.data_fit import (  # torch, which a help text should not wait for
         lost_in_texts,
