@@ -24,7 +24,9 @@ ROWS = [
     {"train", "store", "monitor"},
     {"launch", "experiments"},
     {"studies"},
-    {"tuning", "reporting", "integrations"},
+    {"reporting"},
+    {"tuning"},
+    {"integrations"},
     {"cli"},
 ]
 FLOOR = {room: height for height, row in enumerate(ROWS) for room in row}

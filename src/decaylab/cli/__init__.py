@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("decaylab.cli.export:export", "the metrics of a store as a CSV or parquet file"),
     "explain": ("decaylab.cli.explain:explain", "what a weight decay does in a run, in every convention"),
     "advise": ("decaylab.cli.advise:advise", "which weight decay, learning rate and batch size to use, and why"),
+    "tune": ("decaylab.cli.tune:tune", "the weight decay of your own training, from short runs of its script"),
     "audit": ("decaylab.cli.audit:audit", "every parameter of a model: role, decayed or not, and why"),
     "probe": ("decaylab.cli.probe:probe", "measure a checkpoint, or any model, with the probes"),
     "rules": ("decaylab.cli.rules:rules", "every decay rule: equation, what it is for, its memory, its paper"),
