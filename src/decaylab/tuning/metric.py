@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from decaylab.errors import DecaylabError
+from decaylab.extras import optional
 
 SOURCES = ("output", "file", "regex", "tensorboard", "mlflow")
 _TAIL_BYTES = 1 << 20  # of a log: the last line that counts lies there
@@ -160,12 +161,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _events(folder: Path) -> Iterator[dict[str, Any]]:
     """Scalars of TensorBoard's event files, oldest first: records of length, checksum, message, checksum."""
-    try:
-        from tensorboardX.proto.event_pb2 import Event
-    except ImportError:
-        raise DecaylabError(
-            "reading TensorBoard's files needs tensorboardX: pip install 'decaylab[tensorboard]'"
-        ) from None
+    Event = optional("tensorboardX.proto.event_pb2").Event
     files = sorted(folder.rglob("*tfevents*"), key=lambda p: p.stat().st_mtime)
     if not files:
         raise DecaylabError(f"there are no event files of TensorBoard in {folder}")
@@ -185,11 +181,7 @@ def _events(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _mlflow(uri: str, name: str) -> Iterator[dict[str, Any]]:
-    try:
-        from mlflow.tracking import MlflowClient
-    except ImportError:
-        raise DecaylabError("reading an MLflow run needs mlflow: pip install 'decaylab[mlflow]'") from None
-    client = MlflowClient(tracking_uri=uri)
+    client = optional("mlflow.tracking").MlflowClient(tracking_uri=uri)
     experiments = [e.experiment_id for e in client.search_experiments()]
     for run in reversed(client.search_runs(experiments, max_results=50)):
         yield dict(run.data.metrics)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decaylab.errors import DecaylabError
+from decaylab.extras import optional
 from decaylab.tuning.coordinates import Point
 
 if TYPE_CHECKING:
@@ -62,10 +63,7 @@ def open_record(place: str | Path, name: str, *, maximize: bool = False) -> Iter
     Raises:
         DecaylabError: Optuna is not installed, another process works on the study, or the place cannot be used.
     """
-    try:
-        import optuna
-    except ImportError:
-        raise DecaylabError("tune keeps its trials with optuna: pip install 'decaylab[search]'") from None
+    optuna = optional("optuna")
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
