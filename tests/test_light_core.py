@@ -77,6 +77,13 @@ def table(tmp_path):
     return path
 
 
+def test_judge_needs_no_extra(core, table):
+    claim = "val/loss is lower with wd=0.1 than with wd=0"
+    code, out, err = run(core, "-m", "decaylab", "judge", table, "--claim", claim)
+    assert (code, err) == (0, "")
+    assert out.startswith("holds: ")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("decaylab.cli.sample:convert", "save a trained language model for transformers"),
     "runs": ("decaylab.cli.runs:runs", "the runs of a store: status, step, last metrics"),
     "export": ("decaylab.cli.export:export", "the metrics of a store as a CSV or parquet file"),
+    "judge": ("decaylab.cli.judge:judge", "verdicts on a table of your own runs"),
     "explain": ("decaylab.cli.explain:explain", "what a weight decay does in a run, in every convention"),
     "advise": ("decaylab.cli.advise:advise", "which weight decay, learning rate and batch size to use, and why"),
     "tune": ("decaylab.cli.tune:tune", "the weight decay of your own training, from short runs of its script"),

@@ -21,6 +21,7 @@ SCHEMAS: dict[str, tuple[int, dict[str, str]]] = {
     "data": (1, {"datasets": "one object a data set: name, kind, size, licence, and whether it is on this machine"}),
     "explain": (1, {"*": "the run as it was understood, what one step takes, timescales, and the other conventions"}),
     "glossary": (1, {"terms": "one object a term: name, text, forms"}),
+    "judge": (1, {"judgements": "one object a claim: claim, verdict, rule, reason, comparisons with their intervals"}),
     "list": (1, {"experiments": "one object an experiment: id, title, paper, question, version, and runs by budget"}),
     "probe": (1, {"measured": "key to value; null where it is not finite"}),
     "probes": (1, {"probes": "one object a probe: name, needs, help, cost"}),

@@ -14,6 +14,8 @@ from .evidence import Comparison as Comparison
 from .evidence import Evidence as Evidence
 from .evidence import Verdict as Verdict
 from .grid import grid as grid
+from .judging import Judgement as Judgement
+from .judging import judge as judge
 from .quantity import Quantity as Quantity
 from .quantity import at as at
 from .quantity import final as final

@@ -103,7 +103,7 @@ def trend(
     per = {"linear": f"unit of {over}", "log": f"decade of {over}", "rank": f"step of {over}"}[scale]
 
     def run(results: Results) -> Evidence:
-        table = _by_setting(results, quantity, over, where or {})
+        table = by_setting(results, quantity, over, where or {})
         slopes = {seed: statistics.slope(_scaled(list(row), scale), list(row.values())) for seed, row in table.items()}
         comparison = statistics.mean_comparison(
             slopes,
@@ -123,7 +123,7 @@ def interior_best(
     """An interior setting of an ordered range is better than both ends (a U shape), each seed judged by the others."""
 
     def run(results: Results) -> Evidence:
-        table = _by_setting(results, quantity, over, where or {})
+        table = by_setting(results, quantity, over, where or {})
         if any(math.isnan(v) for row in table.values() for v in row.values()):
             return evidence.not_testable(rule, "some of its runs have not ended")
         pair = statistics.interior_comparisons(
@@ -240,8 +240,9 @@ def _difference(quantity: Quantity, this: Where, that: Where, region: tuple[floa
     return Check(f"{name} lies {statistics.in_words(region, unit)}, paired by seed.", run)
 
 
-def _by_setting(results: Results, quantity: Quantity, over: str, where: Where) -> dict[Label, dict[float, float]]:
-    settings = sorted({float(v) for v in results.matching(where)[over]})
+def by_setting(results: Results, quantity: Quantity, over: str, where: Where) -> dict[Label, dict[float, float]]:
+    """Return a quantity by seed and by the value of a numeric label, where other labels are fixed."""
+    settings = sorted({float(v) for v in results.values_of(over, where)})
     table: dict[Label, dict[float, float]] = {}
     for setting in settings:
         for seed, value in quantity.by_seed(results, {**where, over: setting}).items():
@@ -263,7 +264,7 @@ def _note(results: Results, *settings: Where) -> str:
     """Say how many of the compared runs diverged, because that bends every number."""
     parts = []
     for where in settings:
-        runs = list(results.matching(where).index)
+        runs = results.runs_with(where)
         lost = sum(results.diverged(run) for run in runs)
         if lost:
             parts.append(f"{lost} of {len(runs)} runs with {phrase(where) or 'these settings'} diverged")

@@ -164,11 +164,19 @@ class Results:
         for name, value in where.items():
             if name not in self.labels:
                 raise ValueError(f"no label {name!r} among {self.labels}")
-            same = [_same(v, value) for v in chosen[name]]
+            same = [same_label(v, value) for v in chosen[name]]
             if not any(same):
                 raise ValueError(f"no run with {name}={value!r} among {sorted(set(chosen[name]), key=str)}")
             chosen = chosen[same]
         return chosen
+
+    def runs_with(self, where: Mapping[str, Label]) -> list[str]:
+        """Return the runs that carry some labels; see ``matching``."""
+        return list(self.matching(where).index)
+
+    def values_of(self, label: str, where: Mapping[str, Label]) -> list[Label]:
+        """Return the values of a label among the runs that carry some labels; see ``matching``."""
+        return list(dict.fromkeys(self.matching(where)[label]))
 
     def by_seed(self, where: Mapping[str, Label]) -> dict[Label, str]:
         """Return the run of each seed under some labels, seeds ascending.
@@ -230,7 +238,8 @@ class Results:
 _STATE = ("status", "reason", "step", "total_steps")
 
 
-def _same(a: object, b: object) -> bool:
-    if isinstance(a, str) or isinstance(b, str):
+def same_label(a: object, b: object) -> bool:
+    """Whether two labels are the same: texts, or numbers up to their rounding."""
+    if isinstance(a, str) or isinstance(b, str) or a is None or b is None:
         return a == b
     return math.isclose(float(a), float(b), rel_tol=1e-9)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from decaylab.experiments import evidence, statistics
-from decaylab.experiments.checks import Check, Where
+from decaylab.experiments.checks import Check, Where, by_setting
 from decaylab.experiments.evidence import Evidence, phrase
 from decaylab.experiments.quantity import Quantity
 
@@ -35,7 +35,7 @@ def tuned_lower(quantity: Quantity, *, over: str, where: Where, than: Where, by:
     rule = f"{name} lies {statistics.in_words(region, quantity.unit)}, paired by seed; {over} is tuned on other seeds."
 
     def run(results: Results) -> Evidence:
-        table = _table(results, quantity, over, where)
+        table = by_setting(results, quantity, over, where)
         other = quantity.by_seed(results, than)
         if any(math.isnan(v) for row in table.values() for v in row.values()):
             return evidence.not_testable(rule, "some of its runs have not ended")
@@ -49,14 +49,6 @@ def tuned_lower(quantity: Quantity, *, over: str, where: Where, than: Where, by:
         return replace(found, rule=f"{found.rule} The {over} of each seed is the best one of the other seeds.")
 
     return Check(rule, run)
-
-
-def _table(results: Results, quantity: Quantity, over: str, where: Where) -> dict[Label, dict[float, float]]:
-    table: dict[Label, dict[float, float]] = {}
-    for setting in sorted({float(v) for v in results.matching(where)[over]}):
-        for seed, value in quantity.by_seed(results, {**where, over: setting}).items():
-            table.setdefault(seed, {})[setting] = value
-    return table
 
 
 def _best_for_others(table: dict[Label, dict[float, float]], seed: Label) -> float:
