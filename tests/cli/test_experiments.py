@@ -19,12 +19,12 @@ def small_store(tmp_path_factory):
     with Store(path) as store:
         for spec in studies.get("fig1").runs("smoke"):
             store.add(spec.id, to_dict(spec.config), kind="vision")
-            assert store.lease(spec.id, "tester", environment={"python": "3.11.0"})
-            with store.writer(spec.id) as writer:
+            lease = store.lease(spec.id, "tester", environment={"python": "3.11.0"})
+            with store.writer(lease) as writer:
                 for step in (0, 16):
                     writer.record({"step": step, "epoch": step / 8, "test/error": 0.5 - step / 100, "train/loss": 2.0})
-            store.heartbeat(spec.id, "tester", step=16, total_steps=16)
-            store.finish(spec.id, "tester", status="done")
+            store.heartbeat(lease, step=16, total_steps=16)
+            store.finish(lease, status="done")
     return path
 
 

@@ -183,8 +183,7 @@ def test_a_snapshot_that_is_not_there_enters_no_run(tmp_path, capsys):
     parent = LanguageRun(steps=1)
     with Store(store) as database:
         database.add(run_id(parent), to_dict(parent), kind="language")
-        assert database.lease(run_id(parent), "tester")
-        database.finish(run_id(parent), "tester", status="done")
+        database.finish(database.lease(run_id(parent), "tester"), status="done")
     assert main(["train", "language", "--init-from", f"{run_id(parent)[:5]}@200", "--store", str(store)]) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1 and f"run {run_id(parent)} kept no snapshots" in error

@@ -22,13 +22,13 @@ def store(tmp_path):
     with Store(path) as store:
         for run, status in (("aa11", "done"), ("ab22", "diverged"), ("cc33", "failed"), ("dd44", None)):
             store.add(run, {"seed": int(run[2])}, kind="vision")
-            store.lease(run, "w", seconds=0)
+            lease = store.lease(run, "w", seconds=0)
+            if run in ("aa11", "ab22"):
+                with store.writer(lease) as writer:
+                    writer.record({"step": 10, "test/error": 0.5, "train/loss": 2.0})
+                    writer.record({"step": 20, "test/error": 0.25 if run == "aa11" else math.nan})
             if status is not None:
-                store.finish(run, "w", status=status, reason="[why]" if status == "failed" else "", step=20)
-        for run in ("aa11", "ab22"):
-            with store.writer(run) as writer:
-                writer.record({"step": 10, "test/error": 0.5, "train/loss": 2.0})
-                writer.record({"step": 20, "test/error": 0.25 if run == "aa11" else math.nan})
+                store.finish(lease, status=status, reason="[why]" if status == "failed" else "", step=20)
     return str(path)
 
 
@@ -158,10 +158,10 @@ def test_what_runs_say_of_themselves_does_not_reach_the_terminal_raw(tmp_path, c
         store.add("aa", {"data": {"corpus": "\x1b[2J"}}, kind="vision")
         store.add("bb", {"data": {"corpus": "=cmd|' /C calc'!A0"}}, kind="vision")
         for run in ("aa", "bb"):
-            store.lease(run, "w")
-            with store.writer(run) as writer:
+            lease = store.lease(run, "w")
+            with store.writer(lease) as writer:
                 writer.record({"step": 1, "train/loss": 1.0})
-            store.finish(run, "w", status="failed", reason="\x1b[31mred\x07\nand more")
+            store.finish(lease, status="failed", reason="\x1b[31mred\x07\nand more")
     assert main(["runs", "--store", str(path), "--metrics", "train/loss"]) == 0
     shown = capsys.readouterr().out
     assert not {"\x1b", "\x07"} & set(shown) and "\\x1b[31mred" in shown and len(shown.splitlines()) == 3

@@ -4,11 +4,13 @@ import json
 import shutil
 from dataclasses import replace
 
+from tests.support.stopping import work
 from tests.train.checkpoints.test_initial_weights import PARENT as START
 
 from decaylab.cli import main
 from decaylab.config.identity import run_id, to_dict
 from decaylab.config.schema import InitFrom, LanguageData
+from decaylab.launch.scheduler import Run
 from decaylab.store.store import Store
 from decaylab.train.fit import fit
 
@@ -17,24 +19,12 @@ PARENT = replace(START, data=LanguageData(tokenizer="ascii"), snapshots_every=0,
 
 def _begin(store, config, stop, monkeypatch):
     """Train some steps of a run, and leave it interrupted in the store."""
-    ticks = iter(range(10**6))
-    beats = []
-    with monkeypatch.context() as patch:
-        patch.setattr("decaylab.train.cadence.time.monotonic", lambda: float(next(ticks)))  # a beat every step
-        fit(
-            config,
-            lambda record: None,
-            folder=store.folder(run_id(config)),
-            resolve=store.folder,
-            heartbeat=lambda step, total: beats.append(step) or len(beats) < stop,
-        )
-    _end(store, config, "interrupted")
+    work(store, replace(Run.of(config), needs=()), monkeypatch, stop=stop, every=1000)
 
 
 def _end(store, config, status):
     store.add(run_id(config), to_dict(config), kind="language")
-    assert store.lease(run_id(config), "tester")
-    assert store.finish(run_id(config), "tester", status=status, step=0)
+    assert store.finish(store.lease(run_id(config), "tester"), status=status, step=0)
 
 
 def test_it_goes_on(tmp_path, monkeypatch, capsys):

@@ -37,10 +37,10 @@ def url(tmp_path):
 def _enter(url, config, status, *, snapshots=(), total=40):
     with Store(url) as store:
         store.add(run_id(config), to_dict(config), kind=kind(config))
-        assert store.lease(run_id(config), "tester")
-        store.heartbeat(run_id(config), "tester", step=7, total_steps=total)
+        lease = store.lease(run_id(config), "tester")
+        store.heartbeat(lease, step=7, total_steps=total)
         if status != "running":
-            store.finish(run_id(config), "tester", status=status, step=7)
+            store.finish(lease, status=status, step=7)
         for step in snapshots:
             (store.folder(run_id(config)) / f"snapshot-{step}").mkdir(parents=True)
 

@@ -14,7 +14,12 @@ def _queue(store, *runs):
 
 
 def _take(queue, worker, **options):
-    return [run.id for run in queue.take(worker, 60, {}, **options)]
+    return [lease.run_id for lease in queue.take(worker, 60, {}, **options)]
+
+
+def _finish(store, run, **how):
+    (lease,) = (lease for lease in store.held_by(store.get(run).worker) if lease.run_id == run)
+    store.finish(lease, **how)
 
 
 @pytest.fixture
@@ -42,13 +47,13 @@ def test_runs_are_taken_when_what_they_need_has_ended(store):
     assert _take(queue, "w") == ["root"]
     assert _take(queue, "v") == ["alone"]
     assert not _take(queue, "u") and not queue.is_settled()
-    store.finish("root", "w", status="diverged")
+    _finish(store, "root", status="diverged")
     assert _take(queue, "w") == ["leaf"]
-    store.finish("leaf", "w", status="interrupted")
+    _finish(store, "leaf", status="interrupted")
     assert _take(queue, "u") == ["leaf"]
-    store.finish("leaf", "u", status="failed", reason="x")
+    _finish(store, "leaf", status="failed", reason="x")
     assert not _take(queue, "u") and not queue.is_settled()
-    store.finish("alone", "v", status="done")
+    _finish(store, "alone", status="done")
     assert queue.is_settled()
 
 
@@ -57,7 +62,7 @@ def test_a_need_outside_the_queue_is_waited_for_only_while_somebody_trains_it(st
     store.lease("outside", "other")
     queue = _queue(store, Run(id="leaf", needs=("outside",)))
     assert not _take(queue, "w") and store.get("leaf").status == "waiting"
-    store.finish("outside", "other", status="waiting")
+    _finish(store, "outside", status="waiting")
     assert not _take(queue, "w")
     assert store.get("leaf").reason == "needs run outside, which nobody trains: launch it too"
 
@@ -79,7 +84,7 @@ def test_small_runs_are_taken_together_and_shared_out_among_the_workers(store, t
     assert _take(copied, "u", several=True) == [f"s{n:02}" for n in range(5, 10)]
     assert _take(copied, "t") == ["s10"]
     for n in range(5, 8):
-        store.finish(f"s{n:02}", "u", status="waiting")
+        _finish(store, f"s{n:02}", status="waiting")
     path.write_text(queue.to_json(2, alone=["s05", "s06"]))  # a worker died with them
     assert _take(copied, "u", several=True) == ["s05"]
     assert _take(copied, "u", several=True) == ["s06"]

@@ -27,24 +27,27 @@ def test_adding_is_idempotent_and_keeps_the_order(store):
 
 
 def test_only_one_worker_holds_a_run_until_its_lease_ends(store):
-    assert store.lease("a", "first", seconds=60, environment={"torch": "2"})
-    assert store.lease("a", "first") and not store.lease("a", "second")
-    assert store.heartbeat("a", "first", step=3, total_steps=10, seconds=0.02)
+    early = store.lease("a", "first", seconds=60, environment={"torch": "2"})
+    first = store.lease("a", "first")
+    assert (early.attempt, first.attempt) == (1, 2) and not store.lease("a", "second")
+    assert store.holds(first) and not store.holds(early)
+    assert not store.heartbeat(early, step=1, total_steps=10)
+    assert store.heartbeat(first, step=3, total_steps=10, seconds=0.02)
     row = store.get("a")
     assert (row.worker, row.step, row.total_steps, row.environment) == ("first", 3, 10, {"torch": "2"})
     time.sleep(0.05)
     assert not store.get("a").alive
-    assert store.lease("a", "second")
-    assert not store.heartbeat("a", "first", step=4, total_steps=10)
-    assert not store.finish("a", "first", status="done")
-    assert store.held_by("second") == ["a"] and store.held_by("first") == []
+    second = store.lease("a", "second")
+    assert not store.heartbeat(first, step=4, total_steps=10)
+    assert not store.finish(first, status="done") and not store.describe(first, {"x": 1})
+    assert store.held_by("second") == [second] and store.held_by("first") == []
     assert store.get("a").started == row.started
 
 
 @pytest.mark.parametrize("status", ["done", "diverged"])
 def test_ended_runs_are_never_trained_again(store, status):
-    store.lease("a", "w")
-    assert store.finish("a", "w", status=status, reason="why", summary={"test/error": 0.1}, step=7)
+    lease = store.lease("a", "w")
+    assert store.finish(lease, status=status, reason="why", summary={"test/error": 0.1}, step=7)
     row = store.get("a")
     assert row.is_ended and (row.status, row.reason, row.worker, row.step) == (status, "why", "", 7)
     assert row.summary == {"test/error": 0.1} and row.ended >= row.started
@@ -53,8 +56,7 @@ def test_ended_runs_are_never_trained_again(store, status):
 
 
 def test_failed_runs_wait_again_when_asked_for(store):
-    store.lease("a", "w")
-    store.finish("a", "w", status="failed", reason="ValueError: x")
+    store.finish(store.lease("a", "w"), status="failed", reason="ValueError: x")
     assert not store.get("a").is_ended and store.get("a").ended is not None
     store.retry(["a"])
     row = store.get("a")
@@ -68,12 +70,11 @@ def test_mistakes_are_named(store):
     with pytest.raises(DecaylabError, match="does not know the run zz"):
         store.writer("zz")
     with pytest.raises(DecaylabError, match="unknown status 'dome'; did you mean 'done'"):
-        store.finish("a", "w", status="dome")
+        store.finish(store.lease("a", "w"), status="dome")
 
 
 def test_a_worker_that_lost_its_lease_cannot_write(store):
-    store.lease("a", "first", seconds=0)
-    writer = store.writer("a", "first")
+    writer = store.writer(store.lease("a", "first", seconds=0))
     writer.record({"step": 1, "x": 1.0})
     writer.flush()
     time.sleep(0.01)
@@ -95,9 +96,10 @@ with Store(url) as store:
         store.add(f"run{n}", {}, kind="vision")
     won = []
     for n in range(12):
-        if store.lease(f"run{n}", worker):
+        lease = store.lease(f"run{n}", worker)
+        if lease:
             won.append(n)
-            with store.writer(f"run{n}", worker) as writer:
+            with store.writer(lease) as writer:
                 writer.record({"step": n, "loss": n, worker: n})
     print(*won)
 """
@@ -212,7 +214,7 @@ def test_a_newer_store_is_refused(tmp_path):
     connection.execute("UPDATE decaylab_about SET value = '99' WHERE name = 'schema'")
     connection.commit()
     connection.close()
-    with pytest.raises(DecaylabError, match="version 99, this decaylab reads version 1; install the newer"):
+    with pytest.raises(DecaylabError, match="version 99, this decaylab reads version 2; install the newer"):
         Store(path)
 
 

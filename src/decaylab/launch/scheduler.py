@@ -13,6 +13,7 @@ from decaylab.config.cost import cost, flops_per_step, needs, threads_hint
 from decaylab.config.identity import run_id, to_dict
 from decaylab.config.schema import AnyRun, LanguageRun, kind
 from decaylab.errors import DecaylabError
+from decaylab.store.leases import Lease
 from decaylab.store.records import State
 from decaylab.store.store import Store
 from decaylab.train.batched.grouping import MOST, company
@@ -90,6 +91,7 @@ class Queue:
         self._store = store
         self._file: Path | None = None
         self._read = 0
+        self._next: str | None = None
         self._together: dict[str, int] = {}
         self._order(runs)
 
@@ -104,24 +106,28 @@ class Queue:
         """Return how the runs and those that they need stand."""
         return self._store.states(self._watched)
 
-    def take(self, worker: str, seconds: float, environment: Mapping[str, Any], *, several: bool = False) -> list[Run]:
+    def take(
+        self, worker: str, seconds: float, environment: Mapping[str, Any], *, several: bool = False
+    ) -> list[Lease]:
         """Lease what can be trained now: the first run, and with ``several`` others that train beside it.
 
         Returns:
-            The runs; none when there is nothing to train at the moment.
+            The leases; none when there is nothing to train at the moment.
         """
-        if self._file is not None and self._file.stat().st_mtime_ns != self._read:
-            self._reread()
+        self._follow()
         states = self.give_up_blocked()
-        taken: list[Run] = []
+        taken: list[Lease] = []
+        first: Run | None = None
         for run in self.runs:
-            if taken and (run.company is None or run.company != taken[0].company):
+            if first is not None and (run.company is None or run.company != first.company):
                 continue
             state = states[run.id]
             if _is_settled(state) or state.alive or not all(states[need].is_ended for need in run.needs):
                 continue
-            if self._store.lease(run.id, worker, seconds, environment):
-                taken.append(run)
+            lease = self._store.lease(run.id, worker, seconds, environment)
+            if lease is not None:
+                first = first or run
+                taken.append(lease)
                 if not several or run.company is None or len(taken) >= self._together.get(run.company, 1):
                     break
         return taken
@@ -176,17 +182,36 @@ class Queue:
         return json.dumps(content)
 
     @classmethod
+    def from_json(cls, store: Store, text: str) -> Queue:
+        """Return the queue of which `to_json` gave the text."""
+        queue = cls(store, [])
+        queue._replace(text)
+        return queue
+
+    @classmethod
     def from_file(cls, store: Store, path: Path) -> Queue:
         """Read a file with what `to_json` wrote; it is read again when it changes."""
         queue = cls(store, [])
         queue._file = path
-        queue._reread()
+        queue._follow()
         return queue
 
-    def _reread(self) -> None:
-        assert self._file is not None
-        self._read = self._file.stat().st_mtime_ns
-        content = json.loads(self._file.read_text())
+    def become(self, text: str) -> None:
+        """Hold another queue, of which `to_json` gave the text, from the next `take` on; from any thread."""
+        self._next = text
+
+    def _follow(self) -> None:
+        """Take over what the queue is to become, and what its file has become."""
+        text, self._next = self._next, None
+        if self._file is not None:
+            changed = self._file.stat().st_mtime_ns
+            if changed != self._read:
+                self._read, text = changed, self._file.read_text()
+        if text is not None:
+            self._replace(text)
+
+    def _replace(self, text: str) -> None:
+        content = json.loads(text)
         self._order(Run(**{**item, "needs": tuple(item["needs"])}) for item in content["runs"])
         self._together = content["together"]
 

@@ -1,16 +1,18 @@
-"""A worker process: lease runs, train them, write their metrics, take the next; until nothing is left or it shall stop.
+"""Worker process: it leases runs, trains them, writes their metrics and takes the next, until nothing is left.
 
-Started by the launcher; by hand or by a cluster's scheduler it is ``python -m decaylab.launch.worker --store URL
---queue FILE``. It stops cleanly, with a checkpoint, on SIGTERM, on Ctrl-C, and (with ``--lifeline``) when its standard
-input closes, which happens when the launcher dies.
+Started by a launcher with ``--queue -``, which gets the queue from the standard input; by hand or by a cluster's
+scheduler it is ``python -m decaylab.launch.worker --store URL --queue FILE``. It stops cleanly, with a checkpoint, on
+SIGTERM, on Ctrl-C, and when a standard input that it listens to closes, which happens when the launcher dies.
 """
 
 from __future__ import annotations
 
 import argparse
 import atexit
+import faulthandler
 import gc
 import importlib
+import inspect
 import os
 import signal
 import sys
@@ -20,18 +22,23 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from decaylab.errors import DecaylabError
 from decaylab.launch import environment
+from decaylab.launch.lifeline import Lifeline
 from decaylab.launch.malloc import keep_freed_memory
-from decaylab.launch.run_session import Attempt, Outcome, insist
-from decaylab.launch.scheduler import Queue, Run
+from decaylab.launch.run_session import Outcome, RunSession
+from decaylab.launch.scheduler import Queue
+from decaylab.store.leases import LONGEST_NAME, Lease
+from decaylab.store.patience import insist
 from decaylab.store.store import Store
 
 STORE_VARIABLE = "DECAYLAB_STORE"
 DEFAULT_TARGET = "decaylab.launch.worker:train"
+_INPUT = "-"
 _IDLE_SECONDS = 0.1
+_Result = TypeVar("_Result")
 
 
 def train(config: Mapping[str, Any], record: Callable[[Mapping[str, Any]], None], **options: Any) -> Outcome:
@@ -87,6 +94,7 @@ class Worker:
         self._store, self._queue, self._name = store, queue, name
         self._device, self._threads, self._lease_seconds = device, threads, lease_seconds
         self._target, self._side_by_side = target, side_by_side
+        self._takes_ledger = _takes(target, "ledger")
         self.stopping = False
         """Set this to make the runs in progress write a checkpoint and stop."""
 
@@ -95,60 +103,76 @@ class Worker:
         about = environment.describe(self._device, self._threads)
         several = self._side_by_side is not None
         while not self.stopping:
-            runs = insist(lambda: self._queue.take(self._name, self._lease_seconds, about, several=several), self)
-            if runs:
-                self._train(runs)
-            elif insist(self._queue.is_settled, self):
+            leases = self._insist(lambda: self._queue.take(self._name, self._lease_seconds, about, several=several))
+            if leases:
+                self._train(leases)
+            elif self._insist(self._queue.is_settled):
                 return
             else:
                 time.sleep(_IDLE_SECONDS)  # others train what is left, or what the rest needs
 
-    def _train(self, runs: Sequence[Run]) -> None:
-        attempts = [Attempt(self._store, run.id, self._name, self._lease_seconds, self) for run in runs]
-        for attempt, ended in self._ends(attempts):
-            attempt.end(ended)
+    def _train(self, leases: Sequence[Lease]) -> None:
+        sessions = [RunSession(self._store, lease, self._lease_seconds, self) for lease in leases]
+        for session, ended in self._ends(sessions):
+            session.end(ended)
 
-    def _ends(self, attempts: Sequence[Attempt]) -> Iterator[tuple[Attempt, Outcome | Exception]]:
-        """Train, and say how each attempt ends as it does."""
+    def _ends(self, sessions: Sequence[RunSession]) -> Iterator[tuple[RunSession, Outcome | Exception]]:
+        """Train, and say how each run ends as it does."""
         options = {"device": self._device, "resolve": self._store.folder}
-        left = list(attempts)
+        left = list(sessions)
         try:
-            if self._side_by_side is None or len(attempts) == 1:
-                outcome = self._target(**_parts(attempts[0]), **options, resume=True)
+            if self._side_by_side is None or len(sessions) == 1:
+                outcome = self._target(**self._parts(sessions[0]), **options, resume=True)
                 yield left.pop(), outcome
                 return
-            for number, ended in self._side_by_side([_parts(attempt) for attempt in attempts], **options):
-                left.remove(attempts[number])
-                yield attempts[number], ended
+            for number, ended in self._side_by_side([self._parts(session) for session in sessions], **options):
+                left.remove(sessions[number])
+                yield sessions[number], ended
         except Exception as error:  # whatever a run does wrong, the other runs go on
-            yield from ((attempt, error) for attempt in left)
+            yield from ((session, error) for session in left)
+
+    def _parts(self, session: RunSession) -> dict[str, Any]:
+        """Return what a training function gets of a run, by the names of its arguments."""
+        parts = {
+            "config": session.config,
+            "record": session.record,
+            "folder": session.folder,
+            "heartbeat": session.heartbeat,
+        }
+        return parts | {"ledger": session} if self._takes_ledger else parts
+
+    def _insist(self, action: Callable[[], _Result]) -> _Result:
+        return insist(action, lambda: self.stopping)
 
 
-def _parts(attempt: Attempt) -> dict[str, Any]:
-    """Return what a training function gets of an attempt, by the names of its arguments."""
-    return {
-        "config": attempt.config,
-        "record": attempt.record,
-        "folder": attempt.folder,
-        "heartbeat": attempt.heartbeat,
-    }
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function has an argument of this name; a custom engine need not have them all."""
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.name == name or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker process; returns its exit code."""
     arguments = _parser().parse_args(argv)
     url = arguments.store or os.environ.get(STORE_VARIABLE)
+    faulthandler.enable()  # a crash in native code leaves a trace for the launcher
     keep_freed_memory()
+    lifeline = Lifeline() if arguments.lifeline or arguments.queue == _INPUT else None
     try:
+        # Before the imports: the launcher goes on as soon as it has written the queue.
+        text = lifeline.line() if lifeline and arguments.queue == _INPUT else None
+        if text is None and arguments.queue == _INPUT:
+            return 0  # the launcher is gone already
         target, side_by_side = _load(arguments.target)
         device = _device(arguments.device)
         torch = sys.modules.get("torch")
         if torch is not None:
             torch.set_num_threads(arguments.threads)
-        with Store(url) as store:
+        with insist(lambda: Store(url)) as store:
+            queue = Queue.from_json(store, text) if text is not None else Queue.from_file(store, Path(arguments.queue))
             worker = Worker(
                 store,
-                Queue.from_file(store, arguments.queue),
+                queue,
                 name=arguments.worker,
                 device=device,
                 threads=arguments.threads,
@@ -156,7 +180,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 side_by_side=side_by_side,
                 lease_seconds=arguments.lease_seconds,
             )
-            _listen(worker, arguments.lifeline)
+
+            def stop(*_: object) -> None:
+                worker.stopping = True
+
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, stop)
+            if lifeline is not None:
+                lifeline.watch(queue.become, stop)
             worker.work()
     except DecaylabError as error:
         print(f"decaylab: {error}", file=sys.stderr)
@@ -168,8 +199,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m decaylab.launch.worker", description="Train the runs of a queue.")
     add = parser.add_argument
     add("--store", help=f"the store's path or URL; better in {STORE_VARIABLE} when it has a password")
-    add("--queue", type=Path, required=True, help="JSON file, see runs/queue.py; the runs are in the store")
-    add("--worker", default=uuid.uuid4().hex, help="a name that no other worker has")
+    add("--queue", required=True, help="JSON file, see launch/scheduler.py, or - for lines on the standard input")
+    add(
+        "--worker",
+        default=uuid.uuid4().hex,
+        help=f"a name that no other worker has, of up to {LONGEST_NAME} characters",
+    )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     add("--threads", type=int, default=1, help="threads of this process")
     add("--lease-seconds", type=float, default=60.0, help="after this long without a sign of life others take over")
@@ -216,23 +251,6 @@ def _device(name: str) -> str:
         return name
     torch = sys.modules.get("torch")
     return "cuda" if torch is not None and torch.cuda.is_available() else "cpu"
-
-
-def _listen(worker: Worker, lifeline: bool) -> None:
-    """Make signals, and the end of the standard input, stop the worker after a checkpoint."""
-
-    def stop(*_: object) -> None:
-        worker.stopping = True
-
-    def wait_for_the_end() -> None:
-        while os.read(0, 4096):
-            pass
-        stop()
-
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, stop)
-    if lifeline:
-        threading.Thread(target=wait_for_the_end, name="lifeline", daemon=True).start()
 
 
 def _leave(code: int) -> NoReturn:

@@ -1,4 +1,4 @@
-"""How the store's database is opened, shared between processes, and what is said when it cannot be used."""
+"""Database of a store: opening it, sharing it between processes, and what is said when it cannot be used."""
 
 from __future__ import annotations
 
@@ -6,27 +6,43 @@ import hashlib
 import random
 import sqlite3
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Connection, Engine, Insert, Table, event, func, literal, select
+from sqlalchemy import ColumnElement, Connection, Engine, Insert, Table, event, func, select, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateColumn
 
 from decaylab.errors import DecaylabError
 from decaylab.files import data_home
 from decaylab.store import address, schema, sqlite_reader
 
 LOCK_SECONDS = 60.0
+_CONNECTION = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # milliseconds
+}
+_JULIAN_1970 = 2440587.5  # the Julian day of 1970-01-01 00:00 UTC
+# SQLSTATE classes of what passes: connection lost, rolled back for another transaction, resources or disk used up, lock
+# not to be had, server shutting down or starting, system error.
+_PASSING = ("08", "40", "53", "55", "57", "58")
+# A connection refused for good has no SQLSTATE in psycopg.
+_FINAL = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
+_READABLE = (1, schema.VERSION)  # versions whose tables have what is read of them
 _ADVISORY_LOCK = 0x6465636179  # "decay": one creator of the tables at a time
 _Result = TypeVar("_Result")
 
 
 class StoreUnreachable(DecaylabError):
-    """The database does not answer just now (server down, network, locked for long): worth trying again."""
+    """The database takes nothing just now (server down, fail-over, locked for long, disk full): worth trying again."""
 
 
 class Database:
@@ -57,21 +73,25 @@ class Database:
         self._read_only = read_only
         self.path = self._address.path
         self.url, self.label = self._address.text, self._address.label
+        self._old_name = ""
         if self._address.url is not None:
             self.engine = _postgresql_engine(self._address.url)
+            # The name that stores of version 1 have for their files: they keep it when they are brought up to date.
             place = self.engine.url.set(username=None, password=None).render_as_string()
-            self.files = data_home() / f"runs-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+            self._old_name = hashlib.sha256(place.encode()).hexdigest()[:8]
         else:
             assert self.path is not None
-            self.files = self.path.with_suffix("")
             if not self.path.exists() and (read_only or not create):
                 raise DecaylabError(f"there is no store at {self.path}; runs are put there by `decaylab reproduce`")
             self.engine = sqlite_reader.engine(self.path) if read_only else _sqlite_engine(self.path)
         try:
-            self._prepare()
+            name = self._prepare()
         except BaseException:
             self.engine.dispose()
             raise
+        # A server has many spellings (localhost, 127.0.0.1), so its files go by a name that is kept in the database;
+        # a file has one path behind all links.
+        self.files = data_home() / f"runs-{name}" if self.path is None else self.path.resolve().with_suffix("")
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -80,23 +100,31 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, durable: bool = False) -> Iterator[Connection]:
         """Give a connection inside a write transaction, committed when the block ends well.
 
         SQLite has one writer at a time: the lock is taken at once (``BEGIN IMMEDIATE``) and waited for, because a
         transaction that reads first and writes later can fail without a wait.
+
+        Args:
+            durable: Return only when this and everything committed before outlasts the death of the machine. Without
+                it a commit outlasts the death of the process, and that of the machine a little later; what is lost
+                then is lost from the end.
         """
+        options = {"decaylab_write": True, "decaylab_durable": durable}
         with (
             self._explained(),
-            self.engine.connect().execution_options(decaylab_write=True) as connection,
+            self.engine.connect().execution_options(**options) as connection,
             connection.begin(),
         ):
+            if durable and self.path is None:
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
             yield connection
 
     def now(self) -> ColumnElement[float]:
         """Return the SQL expression for seconds since 1970, by the clock that all users of this database share."""
         if self.path is not None:
-            return literal(time.time())
+            return (func.julianday("now", type_=sqlalchemy.Double) - _JULIAN_1970) * 86400.0
         return func.extract("epoch", func.clock_timestamp()).cast(sqlalchemy.Double)
 
     def insert_missing(self, table: Table) -> Insert:
@@ -111,25 +139,53 @@ class Database:
         """Close every connection."""
         self.engine.dispose()
 
-    def _prepare(self) -> None:
-        """Check the tables' version; make them if there are none. Safe when several processes do it together."""
-        if self._version() is None:
-            if self._read_only:
+    def _prepare(self) -> str:
+        """Check the tables' version; make them if there are none, bring them up to date if they are older.
+
+        Safe when several processes do it together.
+
+        Returns:
+            The name of this database's files.
+        """
+        found = self._about()
+        if self._read_only:
+            if found is None:
                 raise DecaylabError(f"there is no store in {self.label} yet; `decaylab reproduce` makes it")
-            with self.write() as connection:
+            if found.version in _READABLE:
+                return found.name or self._old_name
+        elif found is None or found.version < schema.VERSION:
+            with self.write(durable=True) as connection:
                 if self.path is None:
                     connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-                schema.metadata.create_all(connection)
-                row = {"name": "schema", "value": str(schema.VERSION)}
-                connection.execute(self.insert_missing(schema.about).values(row))
-        found = self._version()
-        if found != schema.VERSION:
+                self._bring_up_to_date(connection)
+            found = self._about()
+        if found is None or found.version != schema.VERSION:
             raise DecaylabError(
-                f"the store {self.label} has tables of version {found}, this decaylab reads version {schema.VERSION}; "
-                "install the newer decaylab that wrote it, or name another store"
+                f"the store {self.label} has tables of version {found.version if found else 0}, this decaylab reads "
+                f"version {schema.VERSION}; install the newer decaylab that wrote it, or name another store"
             )
+        return found.name
 
-    def _version(self) -> int | None:
+    def _bring_up_to_date(self, connection: Connection) -> None:
+        """Make what tables and columns are missing, in a transaction in which nobody else does."""
+        entry = self.insert_missing(schema.about)
+        there = set(sqlalchemy.inspect(connection).get_table_names())
+        schema.metadata.create_all(connection)
+        if schema.about.name not in there:
+            connection.execute(entry.values(name="schema", value=str(schema.VERSION)))
+            connection.execute(entry.values(name="id", value=uuid.uuid4().hex[:12]))
+            return
+        columns = {column["name"] for column in sqlalchemy.inspect(connection).get_columns(schema.runs.name)}
+        for name in schema.ADDED_IN_2:
+            if name not in columns:
+                column = CreateColumn(schema.runs.c[name]).compile(dialect=connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {schema.runs.name} ADD COLUMN {column}")
+        connection.execute(entry.values(name="id", value=self._old_name or uuid.uuid4().hex[:12]))
+        version = update(schema.about).where(schema.about.c.name == "schema", schema.about.c.value == "1")
+        connection.execute(version.values(value=str(schema.VERSION)))
+
+    def _about(self) -> _About | None:
+        """Return what the database says of itself; ``None`` when it is empty."""
         with self.read() as connection:
             tables = set(sqlalchemy.inspect(connection).get_table_names())
             if schema.about.name not in tables:
@@ -139,9 +195,10 @@ class Database:
                         f"{schema.about.name}; name another file"
                     )
                 return None
-            query = select(schema.about.c.value).where(schema.about.c.name == "schema")
-            value = connection.execute(query).scalar()
-        return int(value) if value is not None and value.isdecimal() else 0
+            about = schema.about.c
+            found = {name: value for name, value in connection.execute(select(about.name, about.value))}
+        version = found.get("schema", "")
+        return _About(int(version) if version.isdecimal() else schema.VERSION + 1, found.get("id", ""))
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -159,9 +216,8 @@ class Database:
         said = self._address.censored(" ".join(str(own).split()))
         operational = isinstance(error, (sqlalchemy.exc.OperationalError, sqlite3.OperationalError))
         if self.path is None:
-            if operational or (isinstance(error, DBAPIError) and error.connection_invalidated):
-                return StoreUnreachable(f"the store {self.label} does not answer: {said}")
-            return None
+            lost = operational or (isinstance(error, DBAPIError) and error.connection_invalidated)
+            return self._explain_server(own, said, lost)
         if any(words in said for words in ("not a database", "malformed", "no such table", "no such column")):
             return DecaylabError(
                 f"{self.path} is damaged or not a store: expected an SQLite database ({said}); nothing was changed, "
@@ -169,9 +225,30 @@ class Database:
             )
         if "locked" in said or "busy" in said:
             return StoreUnreachable(f"another program has kept {self.path} locked for {LOCK_SECONDS:.0f} seconds")
+        if "disk is full" in said:
+            return StoreUnreachable(f"the disk of the store {self.path} is full: free some space on it")
         if operational and any(word in said for word in ("unable to open", "readonly", "disk")):
             return DecaylabError(f"the store {self.path} cannot be used: {said}")
         return None
+
+    def _explain_server(self, error: BaseException | None, said: str, lost: bool) -> DecaylabError | None:
+        """Say what PostgreSQL's error means, by its SQLSTATE; never the statement, which holds a run's settings."""
+        state = getattr(error, "sqlstate", None) or ""
+        primary = getattr(getattr(error, "diag", None), "message_primary", None) or said.partition(" LINE ")[0]
+        primary = self._address.censored(primary)
+        if state == "25006":
+            self.engine.dispose()  # these connections lead to a server that has become a stand-by
+            return StoreUnreachable(f"the store {self.label} takes no writes just now, as in a fail-over: {primary}")
+        if not state and not lost:
+            return None
+        if state.startswith(_PASSING) or (not state and not any(words in said for words in _FINAL)):
+            return StoreUnreachable(f"the store {self.label} does not answer: {primary}")
+        return DecaylabError(f"the store {self.label} cannot be used: {primary}")
+
+
+class _About(NamedTuple):
+    version: int
+    name: str
 
 
 def in_parts(names: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
@@ -191,12 +268,13 @@ def _sqlite_engine(path: Path) -> Engine:
         if raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             # Several processes that open a fresh file together meet here, and SQLite does not wait by itself.
             _patiently(lambda: raw.execute("PRAGMA journal_mode=WAL").fetchone())
-        # A commit survives the death of the process at once, and the death of the machine at the next checkpoint.
-        raw.execute("PRAGMA synchronous=NORMAL")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         write = connection.get_execution_options().get("decaylab_write", False)
+        if write:  # NORMAL syncs the disk only when the log is copied into the database
+            level = "FULL" if connection.get_execution_options().get("decaylab_durable") else "NORMAL"
+            connection.exec_driver_sql(f"PRAGMA synchronous={level}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
@@ -216,7 +294,18 @@ def _patiently(action: Callable[[], _Result]) -> _Result:
 
 def _postgresql_engine(url: sqlalchemy.URL) -> Engine:
     try:
+        # What a vanished server or network may cost, unless the URL says otherwise: no call hangs for hours.
+        patience = {k: v for k, v in _CONNECTION.items() if k not in url.query}
         # pre_ping: a connection that a restarted server has dropped is replaced instead of failing a run.
-        return sqlalchemy.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        engine = sqlalchemy.create_engine(url, pool_pre_ping=True, connect_args=patience)
     except ModuleNotFoundError as error:
         raise DecaylabError("PostgreSQL needs its driver: pip install 'decaylab[postgres]'") from error
+
+    @event.listens_for(engine, "connect")
+    def _connect(raw: Any, _: Any) -> None:
+        # A process that is suspended inside a transaction must not keep its rows locked from those that go on.
+        with raw.cursor() as cursor:
+            cursor.execute(f"SET idle_in_transaction_session_timeout = '{LOCK_SECONDS:.0f}s'")
+        raw.commit()
+
+    return engine

@@ -1,10 +1,10 @@
-"""How metrics get into the store: buffered, in batches, and only while the writer still holds the run."""
+"""Metrics on their way into the store: buffered, written in batches, and only while the writer holds the run."""
 
 from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import SupportsFloat
 
 from sqlalchemy import Connection, select
@@ -12,6 +12,8 @@ from sqlalchemy import Connection, select
 from decaylab.errors import DecaylabError
 from decaylab.store import schema
 from decaylab.store.database import Database, StoreUnreachable
+from decaylab.store.leases import Lease, LeaseLost, require_held
+from decaylab.store.schema import ENDED
 
 RETRY_SECONDS = 10.0
 """Pause of a writer after a store that did not answer."""
@@ -22,10 +24,8 @@ _POSTGRESQL = (
     "SELECT %s, * FROM unnest(%s::int[], %s::bigint[], %s::float8[]) "
     "ON CONFLICT (run, key, step) DO UPDATE SET value = excluded.value"
 )
-
-
-class LeaseLost(DecaylabError):
-    """Another worker has taken the run over: nothing more may be written for it."""
+Point = tuple[int, int, float]
+"""A metric's number, a step, a value."""
 
 
 class KeyTable:
@@ -68,7 +68,7 @@ class MetricWriter:
         run: int,
         *,
         run_id: str,
-        worker: str | None = None,
+        lease: Lease | None = None,
         batch: int = 5000,
         seconds: float = 1.0,
     ) -> None:
@@ -79,11 +79,11 @@ class MetricWriter:
             keys: The interned metric names of that database.
             run: The run's number in the database.
             run_id: The run's id, for messages.
-            worker: Holder of the lease. When given, a flush after the lease was lost raises `LeaseLost`.
+            lease: The right to write. Without one, the run must not have ended.
             batch: Number of points after which they are written.
             seconds: Age of the oldest point, in seconds, after which a record writes them all.
         """
-        self._database, self._keys, self._run, self._run_id, self._worker = database, keys, run, run_id, worker
+        self._database, self._keys, self._run, self._run_id, self._lease = database, keys, run, run_id, lease
         self._batch, self._seconds = batch, seconds
         # A mapping from (name, step), so that the later of two equal points replaces the earlier one here already.
         self._buffer: dict[tuple[str, int], float] = {}
@@ -125,19 +125,38 @@ class MetricWriter:
             self._not_before = time.monotonic() + RETRY_SECONDS
 
     def flush(self) -> None:
-        """Write every buffered point now, in one transaction; on an error they stay in the buffer."""
+        """Write every buffered point now, in one transaction; on an error they stay in the buffer.
+
+        Raises:
+            LeaseLost: The run is another worker's by now, or has ended.
+        """
+        points = self.points()
+        if points:
+            with self._database.write() as connection:
+                self._require_right(connection)
+                self.insert(connection, points)
+            self.forget()
+
+    def points(self) -> list[Point]:
+        """Return the buffered points in the order in which a database takes them best."""
         if not self._buffer:
-            return
+            return []
         numbers = self._keys.numbers({name for name, _ in self._buffer})
-        points = sorted((numbers[name], step, value) for (name, step), value in self._buffer.items())
-        with self._database.write() as connection:
-            self._check_lease(connection)
-            if self._database.path is not None:
-                rows = [(self._run, *point) for point in points]
-                connection.exec_driver_sql(_SQLITE, rows)
-            else:
-                columns = tuple(list(column) for column in zip(*points, strict=True))
-                connection.exec_driver_sql(_POSTGRESQL, (self._run, *columns))
+        return sorted((numbers[name], step, value) for (name, step), value in self._buffer.items())
+
+    def insert(self, connection: Connection, points: Sequence[Point]) -> None:
+        """Write points inside a transaction that has checked the right to."""
+        if not points:
+            return
+        if self._database.path is not None:
+            rows = [(self._run, *point) for point in points]
+            connection.exec_driver_sql(_SQLITE, rows)
+        else:
+            columns = tuple(list(column) for column in zip(*points, strict=True))
+            connection.exec_driver_sql(_POSTGRESQL, (self._run, *columns))
+
+    def forget(self) -> None:
+        """Empty the buffer: its points are in the store."""
         self._buffer.clear()
 
     def __enter__(self) -> MetricWriter:
@@ -146,11 +165,10 @@ class MetricWriter:
     def __exit__(self, *_: object) -> None:
         self.flush()
 
-    def _check_lease(self, connection: Connection) -> None:
-        if self._worker is None:
+    def _require_right(self, connection: Connection) -> None:
+        if self._lease is not None:
+            require_held(connection, self._database, self._lease)
             return
-        query = select(schema.runs.c.worker).where(schema.runs.c.num == self._run)
-        if self._database.path is None:
-            query = query.with_for_update(read=True)  # nobody takes the run over between this look and the commit
-        if connection.execute(query).scalar() != self._worker:
-            raise LeaseLost(f"run {self._run_id} was taken over by another worker")
+        status = connection.execute(select(schema.runs.c.status).where(schema.runs.c.num == self._run)).scalar()
+        if status in ENDED:
+            raise LeaseLost(f"run {self._run_id} has ended: nothing more is written for it")

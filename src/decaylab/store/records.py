@@ -54,6 +54,10 @@ class RunRow:
         return self.status in ENDED
 
 
+COLUMNS = tuple(name for name in RunRow.__dataclass_fields__ if name != "alive")
+"""The columns of the table of runs that a `RunRow` is read from; all of them are in stores of every version."""
+
+
 class State(NamedTuple):
     """How one run stands, without its config: what a launcher looks at again and again."""
 

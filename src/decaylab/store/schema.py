@@ -15,7 +15,7 @@ from sqlalchemy import (
     Text,
 )
 
-VERSION = 1
+VERSION = 2
 """Version of the tables; raised by one whenever their meaning changes."""
 
 ENDED = ("done", "diverged")
@@ -54,7 +54,12 @@ runs = Table(
     Column("ended", Double),
     Column("environment", Text, nullable=False, default="{}"),
     Column("summary", Text, nullable=False, default="{}"),
+    # Since version 2. The default is the database's too, for rows that a migration finds.
+    Column("attempt", BigInteger, nullable=False, default=0, server_default="0"),  # leases so far: the fencing token
+    Column("saved_step", BigInteger, nullable=False, default=-1, server_default="-1"),  # furthest checkpoint ever
+    Column("deaths", BigInteger, nullable=False, default=0, server_default="0"),  # of workers, since that checkpoint
 )
+ADDED_IN_2 = ("attempt", "saved_step", "deaths")
 
 keys = Table(
     "decaylab_keys",
@@ -74,4 +79,15 @@ metrics = Table(
     Column("value", Float(53)),
     PrimaryKeyConstraint("run", "key", "step"),
     sqlite_with_rowid=False,
+)
+
+# A checkpoint counts when its row is here: it is committed after the metrics that the checkpoint relies on.
+checkpoints = Table(
+    "decaylab_checkpoints",
+    metadata,
+    Column("run", Integer, nullable=False, autoincrement=False),
+    Column("step", BigInteger, nullable=False, autoincrement=False),
+    Column("attempt", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),  # of the folder's manifest
+    PrimaryKeyConstraint("run", "step"),
 )

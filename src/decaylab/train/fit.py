@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from decaylab.config.validation import check
 from decaylab.train.batched.driver import Runner, drive
 from decaylab.train.batched.grouping import company
 from decaylab.train.cadence import Heartbeat
+from decaylab.train.checkpoints.ledger import Ledger, NoLedger
 from decaylab.train.distributed import Processes
 from decaylab.train.outcome import Outcome
 from decaylab.train.trainer import Record, Training
@@ -32,12 +33,14 @@ class Job:
         folder: Where checkpoints and snapshots go; without one nothing is written. The last checkpoints stay: whoever
             has kept the outcome of a run that is done may remove them (`decaylab.train.checkpoints.layout.prune`).
         heartbeat: Called about once a second with (steps done, total); False stops the run after a checkpoint.
+        ledger: Vouches for checkpoints, where somebody keeps the metrics and others may take the run over.
     """
 
     config: AnyRun
     record: Record
     folder: Path | None = None
     heartbeat: Heartbeat | None = None
+    ledger: Ledger = field(default_factory=NoLedger)
 
 
 def fit(
@@ -51,6 +54,7 @@ def fit(
     resume: bool = True,
     checkpoint_seconds: float = 60.0,
     processes: Processes | None = None,
+    ledger: Ledger | None = None,
 ) -> Outcome:
     """Train one run to its end.
 
@@ -65,6 +69,7 @@ def fit(
         checkpoint_seconds: Time between checkpoints.
         processes: Those who train this run together, each of which calls this, with the same folder; only the leader
             records, writes and is asked by ``heartbeat``. They name the device. One process by default.
+        ledger: Vouches for checkpoints.
 
     Returns:
         How it ended.
@@ -72,7 +77,7 @@ def fit(
     Raises:
         DecaylabError: Settings that cannot be trained, missing data, or a missing run to start from.
     """
-    job = Job(config=config, record=record, folder=folder, heartbeat=heartbeat)
+    job = Job(config=config, record=record, folder=folder, heartbeat=heartbeat, ledger=ledger or NoLedger())
     if processes is None and company(config, device) is not None:
         ((_, ended),) = fit_side_by_side(
             [job], device=device, resolve=resolve, resume=resume, checkpoint_seconds=checkpoint_seconds
@@ -129,7 +134,7 @@ def fit_side_by_side(
 def _made(job: Job, processes: Processes, resolve: Resolve | None) -> Training:
     check(job.config)
     torch.manual_seed(job.config.seed)
-    return Training(job.config, job.record, job.folder, processes, resolve)
+    return Training(job.config, job.record, job.folder, processes, resolve, job.ledger)
 
 
 def _go_on(step: int, total: int) -> bool:

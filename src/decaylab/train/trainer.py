@@ -26,7 +26,9 @@ from decaylab.tensors.sharding import local
 from decaylab.train.build import stepper
 from decaylab.train.cadence import Agenda, Heartbeat, Order
 from decaylab.train.checkpoints import layout as run_folder
+from decaylab.train.checkpoints.files import DiskFull
 from decaylab.train.checkpoints.initial_weights import Origin
+from decaylab.train.checkpoints.ledger import Ledger
 from decaylab.train.checkpoints.run_state import RunState, Stateful, Tally, seed_process
 from decaylab.train.distributed import Processes
 from decaylab.train.divergence import DivergenceWatch
@@ -52,6 +54,7 @@ class Training:
         folder: Where checkpoints and snapshots go; without one nothing is written.
         processes: Those who train this run together.
         resolve: Gives the folder of another run, for ``init_from``.
+        ledger: Vouches for checkpoints.
 
     Attributes:
         done: Steps done.
@@ -65,6 +68,7 @@ class Training:
         folder: Path | None,
         processes: Processes,
         resolve: Callable[[str], Path] | None,
+        ledger: Ledger,
     ) -> None:
         self.config, self.folder, self.processes = config, folder, processes
         self.record = record if processes.leads else _nowhere
@@ -94,6 +98,7 @@ class Training:
         self.tally = Tally(torch.zeros((), device=self.device))
         self.last: dict[str, float | str] = {}
         self.done = 0
+        self.unsaved = ""  # why the last checkpoint is not on the disk
         # Runs of a moment, such as those of tests, are not worth a measurement of the machine.
         lasts = isinstance(config, LanguageRun) and flops_per_step(config) * self.total > _WORTH_A_MEASUREMENT
         self.peak = self._measure_peak() if lasts else 0.0
@@ -103,7 +108,7 @@ class Training:
             "watch": self.watch,
             "probes": self.probes,
         }
-        self.state = RunState(config, self.model, self.optimizer, self.tally, parts, processes, self._widened)
+        self.state = RunState(config, self.model, self.optimizer, self.tally, parts, processes, self._widened, ledger)
         if processes.rank:
             seed_process(config.seed, processes.rank)
 
@@ -151,7 +156,8 @@ class Training:
             if order is not Order.GO:
                 self._save(done)
             if order is Order.STOP:
-                return self._outcome("interrupted", done, agenda.began, start, f"stopped at step {done}")
+                lacking = f", and {self.unsaved}" if self.unsaved else ""
+                return self._outcome("interrupted", done, agenda.began, start, f"stopped at step {done}{lacking}")
         loss = self.last.get("train/loss")
         if isinstance(loss, float) and not math.isfinite(loss):  # lost in the last steps, after what the watch has seen
             reason = f"loss is {loss} at step {self.total}"
@@ -264,20 +270,22 @@ class Training:
         self.record({"step": done, **epochs, **values})
 
     def _save(self, done: int) -> None:
+        """Write a checkpoint; a full disk costs the checkpoint, not the run."""
         if self.folder is not None:
             self.record({"checkpoint": done})
-            self.state.save(run_folder.checkpoint_folder(self.folder, done))
-            if self.processes.leads:
-                run_folder.prune(self.folder)
+            try:
+                self.state.save_checkpoint(self.folder, done)
+                self.unsaved = ""
+            except DiskFull as error:
+                self.unsaved = str(error)
 
     def _snapshot(self, done: int) -> None:
         unit = self.task.steps_per_epoch or 1
         if self.folder is not None and run_folder.keeps_snapshot(self.config, done, total=self.total, unit=unit):
-            folder = run_folder.snapshot_folder(self.folder, done)
-            self.state.save(folder, optimizer=self.config.snapshot_optimizer)
+            self.state.save_snapshot(self.folder, done, optimizer=self.config.snapshot_optimizer)
 
     def _resume(self) -> int:
-        done = self.state.resume(self.folder) if self.folder is not None else 0
+        done = self.state.resume(self.folder, self.config.probes.every) if self.folder is not None else 0
         if done:
             self.record({"resume": done})
         return done
@@ -296,11 +304,19 @@ class Training:
         }
         if self.watch.lasting:
             told["spike"] = self.watch.lasting
-        if self.state.damaged:
-            told["damaged"] = f"{' and '.join(self.state.damaged)} could not be read: it went on from step {start}"
+        if self.state.refused:
+            told["damaged"] = f"{_refusals(self.state.refused)}: it went on from step {start}"
         return Outcome(
             status=status, reason=reason, steps=done, summary={**self.last, **told, **self.task.fingerprints}
         )
+
+
+def _refusals(refused: Mapping[str, str]) -> str:
+    """Say of checkpoints why they were not gone on from, those with one reason together."""
+    names: dict[str, list[str]] = {}
+    for name, reason in refused.items():
+        names.setdefault(reason, []).append(name)
+    return "; ".join(f"{' and '.join(those)} {reason}" for reason, those in names.items())
 
 
 def _nowhere(values: Mapping[str, float]) -> None:

@@ -10,20 +10,21 @@ from pathlib import Path
 
 import pytest
 
+import decaylab
 from decaylab.errors import DecaylabError
 from decaylab.launch.backends.local import launch
 from decaylab.launch.scheduler import Queue, Run
 from decaylab.store.store import Store
 
 ROOT = Path(__file__).parents[3]
+PLACES = os.pathsep.join([str(Path(decaylab.__file__).parents[1]), str(ROOT)])
 THIS_FILE = "import sys; sys.path.insert(0, sys.argv[1]); import tests.launch.backends.test_local as t"
 TARGET = "tests.support.engine:train"
 
 
 @pytest.fixture(autouse=True)
-def _surroundings(monkeypatch, tmp_path):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # where the workers find the engine
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # a launcher that is killed leaves its scratch folder
+def _surroundings(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", PLACES)  # where the workers find the engine
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ def test_a_worker_lets_a_custom_engine_finish_what_it_has_begun(path, tmp_path):
         store.add("a", {}, kind="vision")
         (tmp_path / "queue.json").write_text(Queue(store, [_run("a")]).to_json(1))
     command = [sys.executable, "-m", "decaylab.launch.worker", "--store", str(path), "--target", "late:train"]
-    places = os.pathsep.join([str(tmp_path), str(ROOT)])
+    places = os.pathsep.join([str(tmp_path), PLACES])
     variables = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | {"PYTHONPATH": places}
     command += ["--queue", str(tmp_path / "queue.json")]
     ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)

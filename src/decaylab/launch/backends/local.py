@@ -1,40 +1,43 @@
-"""Train what the store lacks on this machine: start workers, replace dead ones, show progress, stop cleanly."""
+"""Launch of runs on this machine: workers are started, replaced when they die, and stopped cleanly."""
 
 from __future__ import annotations
 
-import os
+import math
+import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from decaylab.errors import DecaylabError
 from decaylab.files import atomic_write_text
 from decaylab.launch import environment
+from decaylab.launch.backends.worker_process import WorkerProcess
 from decaylab.launch.devices import find_device
 from decaylab.launch.placement import Crew, crews
 from decaylab.launch.progress import Display, display
 from decaylab.launch.report import LaunchReport, closing_lines
+from decaylab.launch.run_session import ERROR_FILE
 from decaylab.launch.scheduler import Queue, Run
 from decaylab.launch.throughput import Meter
-from decaylab.launch.worker import DEFAULT_TARGET, STORE_VARIABLE
+from decaylab.launch.worker import DEFAULT_TARGET
 from decaylab.store.database import StoreUnreachable
+from decaylab.store.patience import insist
 from decaylab.store.store import Store
-from decaylab.train.checkpoints import layout as run_folder
+from decaylab.train.checkpoints import layout
 
 __all__ = ["LaunchReport", "Run", "launch"]
 
 _LOOK_SECONDS = 0.05  # between looks at the processes
 _SHOW_SECONDS = 0.5  # between looks at the store
 _STOP_SECONDS = 60.0  # for the checkpoints of a stop
+_SETTLED_SECONDS = 60.0  # a worker that lived so long could work
+_FULL_BYTES = 1 << 16
+_Result = TypeVar("_Result")
 
 
 def launch(
@@ -78,16 +81,6 @@ def launch(
         return _Launch(store, queue, workers, device, progress, target, attempts, lease_seconds).run()
 
 
-@dataclass
-class _Process:
-    """A worker process: its name in the store, its device, and where it writes what nobody expected."""
-
-    name: str
-    device: str
-    popen: subprocess.Popen[bytes]
-    log: Path
-
-
 class _Launch:
     def __init__(
         self,
@@ -103,42 +96,43 @@ class _Launch:
         self._store, self._queue, self._num_workers, self._device = store, queue, workers, device
         self._progress, self._target, self._attempts, self._lease_seconds = progress, target, attempts, lease_seconds
         self._names = {run.id: run.name for run in queue.runs}
-        self._deaths: dict[str, int] = {}
-        self._idle_deaths = 0
         self._alone: set[str] = set()  # trained by themselves, because a worker died with several
         self._told: set[str] = set()
-        self._waits = False
+        self._waits = self._full = False
         self._signals = 0
 
     def run(self) -> LaunchReport:
         """Work until all runs are settled or a signal comes."""
         began = time.monotonic()
-        states = self._queue.states()
+        states = self._insist(self._queue.states)
         skipped = tuple(run.id for run in self._queue.runs if states[run.id].is_ended)
         for run_id in skipped:
             if states[run_id].status == "done":  # its worker may have died before it removed them
-                run_folder.prune(self._store.folder(run_id), keep=0)
+                layout.prune(self._store.folder(run_id), keep=0)
         if len(skipped) < len(self._queue.runs):
             device, gpus = find_device(self._device)
             shown = display(self._progress)
             meter = Meter(self._queue.runs, began, self._store.peak_flops)
             try:
-                with tempfile.TemporaryDirectory(prefix="decaylab-") as scratch, self._signals_counted():
-                    while not self._signals and not self._queue.is_settled():
-                        crew = self._next_crew(device, gpus)
+                with self._signals_counted():
+                    while not self._signals and not self._insist(self._queue.is_settled):
+                        crew = self._insist(lambda: self._next_crew(device, gpus))
                         if crew is not None:
-                            self._run_crew(crew, Path(scratch), shown, meter)
+                            self._run_crew(crew, shown, meter)
                         else:  # another launcher trains what is left, or what it needs: be there if that one dies
                             self._say_whom_it_waits_for(shown)
                             self._show(shown, meter, 0)
                             time.sleep(_SHOW_SECONDS)
+            except StoreUnreachable:
+                if not self._signals:
+                    raise
             finally:
                 shown.close()
         return self._report(skipped, time.monotonic() - began)
 
     def _say_whom_it_waits_for(self, shown: Display) -> None:
         """Say, once, why nothing is trained here."""
-        held = sum(state.alive for state in self._queue.states().values())
+        held = sum(state.alive for state in self._insist(self._queue.states).values())
         if held and not self._waits:
             self._waits = True
             runs = f"{held} run{'s are' if held > 1 else ' is'} in the hands of another launch"
@@ -162,88 +156,118 @@ class _Launch:
                 return Crew(tuple(own.values()), crew.devices[: len(own)], crew.threads)
         return None
 
-    def _run_crew(self, crew: Crew, scratch: Path, shown: Display, meter: Meter) -> None:
+    def _run_crew(self, crew: Crew, shown: Display, meter: Meter) -> None:
         queue = Queue(self._store, crew.runs)
-        listing = scratch / f"{uuid.uuid4().hex}.json"
         workers = len(crew.devices) if set(crew.devices) == {"cpu"} else 0
-        listing.write_text(queue.to_json(workers))
-        processes = [self._start(device, crew.threads, listing) for device in crew.devices]
-        next_show, warned = 0.0, False
+        processes: list[WorkerProcess] = []
+        next_show, until = 0.0, math.inf
         try:
+            for device in crew.devices:
+                self._start(processes, queue.to_json(workers), device, crew.threads, shown)
             while processes:
-                with suppress(StoreUnreachable):  # then at the next look
-                    for process in [p for p in processes if p.popen.poll() is not None]:
-                        died = self._bury(process) and not self._signals and not queue.is_settled()
-                        processes.remove(process)
-                        if died:
-                            atomic_write_text(listing, queue.to_json(workers, alone=self._alone))
-                            processes.append(self._start(process.device, crew.threads, listing))
-                if self._signals:
-                    if not warned:
-                        shown.say("stopping: the runs write their checkpoints (Ctrl-C again to stop at once)")
-                        warned, until = True, time.monotonic() + _STOP_SECONDS
-                        for process in processes:
-                            _close(process)
-                    if self._signals > 1 or time.monotonic() > until:
-                        break
+                for process in [p for p in processes if p.code is not None]:
+                    processes.remove(process)
+                    self._replace(process, processes, queue, workers, shown)
+                for process in processes:
+                    process.pump()
+                if self._signals and until == math.inf:
+                    shown.say("stopping: the runs write their checkpoints (Ctrl-C again to stop at once)")
+                    until = time.monotonic() + _STOP_SECONDS
+                    for process in processes:
+                        process.stop()
+                if self._signals > 1 or time.monotonic() > until:
+                    break
                 if time.monotonic() >= next_show:
-                    self._show(shown, meter, len(crew.devices))
+                    self._show(shown, meter, len(processes))
                     next_show = time.monotonic() + _SHOW_SECONDS
                 if processes:
                     time.sleep(_LOOK_SECONDS)
+        except BaseException:  # what is trained must not be lost with the launcher
+            self._stop_all(processes)
+            raise
         finally:
             for process in processes:
-                process.popen.kill()
-                process.popen.wait()
-                self._release(process.name, "interrupted", "stopped at once")
+                process.kill()
+                with suppress(DecaylabError):  # the lease runs out by itself
+                    for lease in self._store.held_by(process.name):
+                        self._store.finish(lease, status="interrupted", reason="stopped at once")
+                process.close()
         self._show(shown, meter, len(crew.devices))
 
-    def _start(self, device: str, threads: int, listing: Path) -> _Process:
-        name = uuid.uuid4().hex
-        log = listing.with_name(f"{name}.log")
-        command = [sys.executable, "-P", "-m", "decaylab.launch.worker", "--lifeline", "--queue", str(listing)]
-        command += ["--worker", name, "--device", device, "--threads", str(threads), "--target", self._target]
-        command += ["--lease-seconds", str(self._lease_seconds)]
-        # The URL may hold a password: a process's environment is its user's alone, its command line is everybody's.
-        variables = {**os.environ, STORE_VARIABLE: self._store.url}
-        variables |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-        with log.open("wb") as output:
-            # A session of its own: Ctrl-C reaches the launcher alone, which then stops the workers in order.
-            popen = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=variables, start_new_session=True
+    def _start(
+        self, processes: list[WorkerProcess], listing: str, device: str, threads: int, shown: Display
+    ) -> WorkerProcess | None:
+        """Start a worker; where the machine has no room for it, those that run go on without."""
+        try:
+            process = WorkerProcess(
+                self._store.url,
+                listing,
+                device=device,
+                threads=threads,
+                target=self._target,
+                lease_seconds=self._lease_seconds,
             )
-        return _Process(name, device, popen, log)
+        except OSError as error:
+            if not processes:
+                raise DecaylabError(f"no worker process can be started: {error.strerror}") from error
+            shown.say(f"one worker less: another process cannot be started ({error.strerror})")
+            return None
+        processes.append(process)
+        return process
 
-    def _bury(self, process: _Process) -> bool:
-        """Free the runs of a process that has ended; say whether it died (rather than finished its work)."""
-        _close(process)
-        code = process.popen.returncode
-        held = self._store.held_by(process.name)
-        if code == 0 and not held:
-            return False
-        how = _how_it_died(code)
-        if not held:
-            self._idle_deaths += 1
-            if self._idle_deaths >= self._attempts:
-                last = process.log.read_text(errors="replace").strip().splitlines()[-1:] or ["it wrote nothing"]
-                raise DecaylabError(f"workers cannot work ({how}): {last[0].removeprefix('decaylab: ')}")
-        if len(held) > 1:  # which of them it was shows when each is trained by itself
-            self._alone.update(held)
-            for run_id in held:
-                self._store.finish(run_id, process.name, status="waiting")
-            return True
-        for run_id in held:
-            deaths = self._deaths[run_id] = self._deaths.get(run_id, 0) + 1
-            if deaths >= self._attempts:
-                reason = f"its worker process died {deaths} times, the last time {how}"
-                self._store.finish(run_id, process.name, status="failed", reason=reason)
+    def _replace(
+        self, process: WorkerProcess, others: list[WorkerProcess], queue: Queue, workers: int, shown: Display
+    ) -> None:
+        """Free the runs of a process that has ended, and start another if it died before the work was done."""
+        died = self._insist(lambda: self._reap(process))
+        if died and not self._signals and not self._insist(queue.is_settled):
+            how, words = process.how_it_ended(), process.last_words()
+            if process.idle_deaths < self._attempts:
+                listing = queue.to_json(workers, alone=self._alone)
+                for other in others:
+                    other.send(listing)
+                successor = self._start(others, listing, process.device, process.threads, shown)
+                if successor is not None:
+                    successor.idle_deaths = process.idle_deaths
+            elif others:
+                why = f": {words}" if words else ""
+                shown.say(f"one worker less: it died {process.idle_deaths} times with nothing to train, {how}{why}")
             else:
-                self._store.finish(run_id, process.name, status="waiting")
+                path = self._store.folder() / "worker-error.txt"
+                kept = _keep_log(process, path)
+                raise DecaylabError(
+                    f"workers cannot work ({how}): {words or 'it wrote nothing'}{f'; see {path}' if kept else ''}"
+                )
+        process.close()
+
+    def _reap(self, process: WorkerProcess) -> bool:
+        """Free the runs of a process that has ended; say whether it died (rather than finished its work)."""
+        held = self._store.held_by(process.name)
+        if process.code == 0 and not held:
+            return False
+        if not held:
+            process.idle_deaths = 1 if process.seconds > _SETTLED_SECONDS else process.idle_deaths + 1
+            return True
+        process.idle_deaths = 0
+        how, words = process.how_it_ended(), process.last_words()
+        if len(held) > 1:  # which of them it was shows when each is trained by itself
+            self._alone.update(lease.run_id for lease in held)
+        for lease in held:
+            _keep_log(process, self._store.folder(lease.run_id) / ERROR_FILE)
+            why = f"{how}: {words}" if words else how
+            self._store.died(lease, why, attempts=self._attempts, counts=len(held) == 1)
         return True
 
-    def _release(self, worker: str, status: str, reason: str) -> None:
-        for run_id in self._store.held_by(worker):
-            self._store.finish(run_id, worker, status=status, reason=reason)
+    def _stop_all(self, processes: Sequence[WorkerProcess]) -> None:
+        """Let workers write checkpoints, for a while."""
+        for process in processes:
+            process.stop()
+        until = time.monotonic() + _STOP_SECONDS
+        while any(process.code is None for process in processes) and time.monotonic() < until and self._signals < 2:
+            time.sleep(_LOOK_SECONDS)
+
+    def _insist(self, action: Callable[[], _Result]) -> _Result:
+        return insist(action, lambda: self._signals > 0)
 
     def _show(self, shown: Display, meter: Meter, num_workers: int) -> None:
         with suppress(StoreUnreachable):
@@ -253,9 +277,18 @@ class _Launch:
                     self._told.add(run_id)
                     shown.say(f"failed: {name} ({run_id}): {states[run_id].reason}")
             shown.show(meter.see(states, time.monotonic(), num_workers))
+        self._say_if_full(shown)
+
+    def _say_if_full(self, shown: Display) -> None:
+        """Say, once, that the runs wait for room on the disk."""
+        folder = next((path for path in (self._store.folder(), *self._store.folder().parents) if path.is_dir()), None)
+        full = folder is not None and shutil.disk_usage(folder).free < _FULL_BYTES
+        if full and not self._full:
+            shown.say(f"the disk of {folder} is full: free some space on it, the runs wait for it")
+        self._full = full
 
     def _report(self, skipped: tuple[str, ...], seconds: float) -> LaunchReport:
-        states = self._queue.states()
+        states = self._insist(self._queue.states)
         new = {run.id: states[run.id] for run in self._queue.runs if run.id not in skipped}
         report = LaunchReport(
             done=tuple(run_id for run_id, state in new.items() if state.status == "done"),
@@ -290,15 +323,11 @@ class _Launch:
                 signal.signal(name, handler)
 
 
-def _close(process: _Process) -> None:
-    """Close a worker's lifeline, which tells it to stop."""
-    assert process.popen.stdin is not None
+def _keep_log(process: WorkerProcess, path: Path) -> bool:
+    """Keep what a dead process has written; return whether the disk had room for it."""
     with suppress(OSError):
-        process.popen.stdin.close()
-
-
-def _how_it_died(code: int) -> str:
-    if code < 0:
-        name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else f"signal {-code}"
-        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    return f"with exit code {code}"
+        atomic_write_text(
+            path, f"The worker process ended {process.how_it_ended()}. Its last output:\n{process.log()}\n"
+        )
+        return True
+    return False

@@ -1,17 +1,21 @@
 """Checkpoints: the whole state of a run on disk, so that it goes on bit for bit where it stopped.
 
 A checkpoint is a folder: ``weights.safetensors`` (parameters and buffers, tied ones once), ``state.pt`` (optimizer,
-averages, random state, trackers; read with ``weights_only=True``, so it cannot execute code) and ``config.json``. It is
-written under a temporary name and renamed, so there is never half of one.
+averages, random state, trackers; read with ``weights_only=True``, so it cannot execute code), ``config.json`` and
+``manifest.json`` with the digests of the others, which are compared whenever one of them is read. It is written under a
+temporary name and renamed, so there is never half of one.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +27,17 @@ from torch import Tensor, nn
 from decaylab.config.identity import from_dict, to_dict
 from decaylab.config.schema import AnyRun
 from decaylab.errors import DecaylabError
+from decaylab.files import sync_folder
 from decaylab.tensors.sharding import local
+from decaylab.train.checkpoints import manifest
+from decaylab.train.checkpoints.manifest import Coverage
 from decaylab.train.distributed import piece, whole
+
+_ALMOST_NOTHING = 1 << 20  # bytes
+
+
+class DiskFull(DecaylabError):
+    """There is no room for a checkpoint."""
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -69,27 +82,74 @@ def _names(model: nn.Module) -> set[str]:
     return set(first.values())
 
 
-def save(folder: Path, config: AnyRun, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint folder in one step.
+def save(
+    folder: Path,
+    config: AnyRun,
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    *,
+    coverage: Coverage | None = None,
+    confirm: Callable[[str], None] | None = None,
+) -> None:
+    """Write a checkpoint folder in one step that outlasts the death of the machine.
 
     Args:
-        folder: Its final name; one that is already there is replaced.
+        folder: Its final name; one that is already there is replaced, unless a later attempt at the run wrote it.
         config: The run's settings.
         tensors: Its weights, from :func:`model_tensors`.
         state: Everything else: tensors, numbers, strings and containers of them.
+        coverage: The metrics that it relies on, and the attempt that writes it.
+        confirm: Called with the digest of the manifest when all is on the disk, right before the folder gets its name.
+
+    Raises:
+        DiskFull: There is no room for it; nothing of it is left.
+        DecaylabError: A later attempt at the run has written this folder.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")  # as sweep() knows
-    temporary.mkdir()
+    coverage = coverage or manifest.Manifest()
+    temporary = _beside(folder)
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
         save_file({name: tensor.cpu() for name, tensor in tensors.items()}, temporary / "weights.safetensors")
         torch.save(dict(state), temporary / "state.pt")
         (temporary / "config.json").write_text(json.dumps(to_dict(config), indent=1))
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        digest = manifest.write(temporary, coverage)
+        if confirm is not None:
+            confirm(digest)
+        _put(temporary, folder, coverage.attempt)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have errors of their own
+        if _is_full(error, folder.parent):
+            raise DiskFull(f"{folder} cannot be written: its disk is full; free some space and go on") from error
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(folder: Path) -> Path:
+    """Return a temporary name for a folder, as `decaylab.train.checkpoints.layout.sweep` knows it."""
+    return folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+
+
+def _put(temporary: Path, folder: Path, attempt: int) -> None:
+    """Give a folder its name."""
+    old = None
+    if folder.exists():
+        if manifest.attempt_of(folder) > attempt:
+            raise DecaylabError(f"{folder} was written by a later attempt at the run, and is left as it is")
+        old = _beside(folder)
+        folder.rename(old)
+    temporary.rename(folder)
+    sync_folder(folder.parent)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_full(error: Exception, folder: Path) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, (RuntimeError, SafetensorError)) and (
+        "No space left" in str(error) or shutil.disk_usage(folder).free < _ALMOST_NOTHING
+    )
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
@@ -100,6 +160,7 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     """
     path = folder / "weights.safetensors"
     try:
+        manifest.require_whole(path, "a safetensors file")
         return load_file(path)
     except FileNotFoundError:
         raise DecaylabError(f"there is no checkpoint at {folder}: expected {path.name} in it") from None
@@ -115,10 +176,13 @@ def load_state(folder: Path, device: torch.device | str = "cpu") -> dict[str, An
     """
     path = folder / "state.pt"
     try:
+        manifest.require_whole(path, "a torch archive")
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         return state
     except FileNotFoundError:
         raise DecaylabError(f"there is no checkpoint at {folder}: expected {path.name} in it") from None
+    except DecaylabError:
+        raise
     except Exception as error:  # torch raises many kinds for a damaged archive; all mean the same to the reader
         line = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
         raise DecaylabError(f"{path} is damaged ({line}); expected a torch archive: remove {folder}") from None
@@ -132,11 +196,39 @@ def load_config(folder: Path) -> AnyRun:
     """
     path = folder / "config.json"
     try:
-        content = json.loads(path.read_text())
+        manifest.require_whole(path, "the run's settings as JSON")
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise DecaylabError(f"there is no checkpoint at {folder}: expected {path.name} in it") from None
+    try:
+        content = json.loads(text)
         if not isinstance(content, dict):
             raise ValueError("no settings in braces")
         return from_dict(content)
-    except FileNotFoundError:
-        raise DecaylabError(f"there is no checkpoint at {folder}: expected {path.name} in it") from None
     except (ValueError, DecaylabError) as error:  # not JSON, not UTF-8, or other settings
         raise DecaylabError(f"{path} is damaged ({error}); expected the run's settings as JSON") from None
+
+
+def require_plausible(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Look for damage in a checkpoint of a version that wrote no digests, as far as it shows.
+
+    Args:
+        folder: The checkpoint.
+        tensors: Its weights, as read.
+
+    Raises:
+        DecaylabError: The archive's own checksums do not fit, or a weight is not a number.
+    """
+    path = folder / "state.pt"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error) as error:
+        raise DecaylabError(f"{path} is damaged ({error}); expected a torch archive: remove {folder}") from None
+    if damaged is not None:
+        raise DecaylabError(f"{path} is damaged (in {damaged}); expected a torch archive: remove {folder}")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise DecaylabError(
+                f"{folder / 'weights.safetensors'} is damaged ({name!r} is not finite): remove {folder}"
+            )

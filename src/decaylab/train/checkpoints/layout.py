@@ -1,4 +1,4 @@
-"""What lies in a run's folder: snapshots, which stay, and checkpoints, which serve until the run is done.
+"""Layout of a run's folder: snapshots, which stay, and checkpoints, which serve until the run is done.
 
 Both have the files that `decaylab.train.checkpoints.files` writes. Nothing here imports torch.
 """
@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from decaylab.config.schema import AnyRun, LanguageRun
+from decaylab.train.checkpoints.manifest import attempt_of
 
 KEEP = 2
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -72,10 +73,21 @@ def sweep(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def prune(folder: Path, keep: int = KEEP) -> None:
-    """Remove all but the newest ``keep`` checkpoints."""
-    for _, path in checkpoints(folder)[keep:]:
-        shutil.rmtree(path, ignore_errors=True)
+def prune(folder: Path, keep: int = KEEP, *, done: int | None = None, attempt: int | None = None) -> None:
+    """Remove all but the newest ``keep`` checkpoints.
+
+    Args:
+        folder: The run's.
+        keep: How many stay.
+        done: The step that the run is at: checkpoints after it are of an attempt that was given up, and go too.
+        attempt: The attempt at the run that asks; what a later one wrote stays. None where the run has ended.
+    """
+    there = checkpoints(folder)
+    ahead = [path for step, path in there if done is not None and step > done]
+    old = [path for step, path in there if done is None or step <= done][keep:]
+    for path in (*ahead, *old):
+        if attempt is None or attempt_of(path) <= attempt:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _named(folder: Path, name: re.Pattern[str]) -> list[tuple[int, Path]]:

@@ -1,10 +1,12 @@
-"""What of a run is kept in a checkpoint, and how a run takes it back: bit for bit, by one process or several."""
+"""State of a run in a checkpoint: what is kept, and how a run takes it back bit for bit, by one process or several."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,9 +16,15 @@ from torch import Tensor, nn
 from decaylab.config.identity import run_id
 from decaylab.config.schema import AnyRun
 from decaylab.errors import DecaylabError
-from decaylab.train.checkpoints import files as checkpoint
-from decaylab.train.checkpoints import layout as run_folder
+from decaylab.train.checkpoints import files, layout, manifest
+from decaylab.train.checkpoints.ledger import Ledger
 from decaylab.train.distributed import Processes, load_whole_state, whole_state
+
+_GIVEN_UP, _WRITTEN = 0, 1
+
+
+class _Refused(Exception):
+    """A checkpoint cannot be gone on from; the message, if any, says why."""
 
 
 class Stateful(Protocol):
@@ -58,9 +66,10 @@ class RunState:
         parts: Everything else with a state, by its name in the file.
         processes: Those who train.
         widened: ``widened(step)`` holds weights in the type that the optimizer's state has.
+        ledger: Keeps the metrics, and vouches for checkpoints.
 
     Attributes:
-        damaged: Names of the checkpoints that could not be read, newest first.
+        refused: Why checkpoints could not be gone on from, by their names, newest first.
     """
 
     def __init__(
@@ -72,15 +81,52 @@ class RunState:
         parts: Mapping[str, Stateful],
         processes: Processes,
         widened: Callable[[int], AbstractContextManager[None]],
+        ledger: Ledger,
     ) -> None:
         self._config, self._model, self._optimizer, self._tally = config, model, optimizer, tally
-        self._parts, self._processes, self._widened = parts, processes, widened
+        self._parts, self._processes, self._widened, self._ledger = parts, processes, widened, ledger
         self._device = torch.device(processes.device)
-        self.damaged: list[str] = []
+        self.refused: dict[str, str] = {}
+        self._needless: set[str] = set()
 
-    def save(self, folder: Path, *, optimizer: bool = True) -> None:
-        """Write the state into ``folder``, with or without the optimizer's."""
-        tensors = checkpoint.model_tensors(self._model)
+    def save_checkpoint(self, folder: Path, done: int) -> None:
+        """Write the checkpoint after ``done`` steps into a run's folder, and remove those that it makes needless.
+
+        Raises:
+            DiskFull: There is no room for it; the checkpoints before it are as they were.
+        """
+        path = layout.checkpoint_folder(folder, done)
+
+        def write(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+            coverage = self._ledger.commit(done)
+            confirm = partial(self._ledger.confirm, done)
+            files.save(path, self._config, tensors, state, coverage=coverage, confirm=confirm)
+            for name in self._needless - {path.name}:  # it would take the place of a good one
+                shutil.rmtree(folder / name, ignore_errors=True)
+            self._needless.clear()
+            layout.prune(folder, done=done, attempt=coverage.attempt)
+
+        self._save(write, optimizer=True, dispensable=True)
+
+    def save_snapshot(self, folder: Path, done: int, *, optimizer: bool) -> None:
+        """Write the snapshot after ``done`` steps into a run's folder, with or without the optimizer's state."""
+        path = layout.snapshot_folder(folder, done)
+
+        def write(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+            coverage = self._ledger.coverage()
+            files.save(path, self._config, tensors, state, coverage=coverage, confirm=lambda _: self._ledger.check())
+
+        self._save(write, optimizer=optimizer)
+
+    def _save(
+        self,
+        write: Callable[[Mapping[str, Tensor], Mapping[str, Any]], None],
+        *,
+        optimizer: bool,
+        dispensable: bool = False,
+    ) -> None:
+        """Gather the state from all processes and let the leader write it; all learn whether it could."""
+        tensors = files.model_tensors(self._model)
         random = [self._processes.all(state) for state in self._random()]
         loss_sum = self._processes.mean(self._tally.loss_sum)
         state = {
@@ -95,21 +141,38 @@ class RunState:
             "random": random,
         }
         if self._processes.leads:
-            checkpoint.save(folder, self._config, tensors, state)
+            try:
+                write(tensors, state)
+            except BaseException as error:
+                # A run goes on without a checkpoint that the disk has no room for. Otherwise the leader ends here, and
+                # the others would wait for it until they are killed.
+                goes_on = dispensable and isinstance(error, files.DiskFull)
+                self._processes.agree(_WRITTEN if goes_on else _GIVEN_UP)
+                raise
+        if self._processes.agree(_WRITTEN)[0] == _GIVEN_UP:
+            raise DecaylabError("the first process gave up; its message says why")
 
-    def resume(self, folder: Path) -> int:
-        """Load the newest checkpoint that is whole and belongs to this run; return its step, or 0."""
+    def resume(self, folder: Path, every: int) -> int:
+        """Load the newest checkpoint that is whole, belongs to this run and relies on metrics that are there.
+
+        Args:
+            folder: The run's.
+            every: Steps between two records of metrics, for checkpoints that do not say which they rely on.
+
+        Returns:
+            Its step, or 0.
+        """
         if self._processes.leads:
-            run_folder.sweep(folder)
+            layout.sweep(folder)
         for done, path in self._candidates(folder):
             try:
-                tensors, state = checkpoint.load_weights(path), checkpoint.load_state(path, self._device)
-            except DecaylabError:
-                if self._processes.size > 1 and not self._processes.leads:
-                    raise  # the leader could read it
-                self.damaged.append(path.name)  # the one before it is as good, only older
-                continue
-            if state.get("run") != run_id(self._config):
+                tensors, state = self._read(path, done, every)
+            except _Refused as refused:
+                if not self._processes.leads:
+                    raise DecaylabError(f"{path} {refused}") from None  # the leader could read it
+                if str(refused):
+                    self.refused[path.name] = str(refused)  # the one before it is as good, only older
+                    self._needless.add(path.name)
                 continue
             if self._processes.leads:
                 self._processes.agree(done)  # the others wait for it in _candidates
@@ -119,15 +182,33 @@ class RunState:
             self._processes.agree(0)
         return 0
 
+    def _read(self, path: Path, done: int, every: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        try:
+            stated = manifest.read(path)
+            if self._processes.leads:
+                if stated.digest is None:
+                    stated = replace(stated, last_step=done // every * every)
+                objection = self._ledger.objection(done, stated)
+                if objection:
+                    raise _Refused(objection)
+            tensors, state = files.load_weights(path), files.load_state(path, self._device)
+            if stated.digest is None:
+                files.require_plausible(path, tensors)
+        except DecaylabError as error:
+            raise _Refused("could not be read") from error
+        if state.get("run") != run_id(self._config):
+            raise _Refused("")
+        return tensors, state
+
     def _candidates(self, folder: Path) -> list[tuple[int, Path]]:
         """List the checkpoints to try: the leader all of them, the others the one that it has read."""
         if self._processes.leads:
-            return run_folder.checkpoints(folder)
+            return layout.checkpoints(folder)
         (done,) = self._processes.agree(0)
-        return [(done, run_folder.checkpoint_folder(folder, done))] if done else []
+        return [(done, layout.checkpoint_folder(folder, done))] if done else []
 
     def _take(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any], path: Path, done: int) -> None:
-        checkpoint.load_model_tensors(self._model, tensors, str(path))
+        files.load_model_tensors(self._model, tensors, str(path))
         with self._widened(done):
             load_whole_state(self._optimizer, state["optimizer"])
         for name, part in self._parts.items():
