@@ -75,8 +75,8 @@ class Kit:
             _end(process)
         lines = self._rows(section)
         found = {"status": ended, "seconds": round(time.monotonic() - began, 1), "rows": lines}
-        if ended != "done":
-            found["log"] = self._log(section).read_text(errors="replace")[-4000:]
+        if ended != "done" or not all(row.get("ok", True) for row in lines):
+            found["log"] = self._log(section).read_text(errors="replace")[-12_000:].splitlines()
         for row in [row for row in lines if row["kind"] == "hardware"]:
             self.results["hardware"] = row["value"]
         found["rows"] = [row for row in lines if row["kind"] != "hardware"]
