@@ -6,7 +6,8 @@ from torch import nn
 
 from decaylab import watch
 from decaylab.monitor import diagnose
-from decaylab.monitor.text import _number, _percent
+from decaylab.monitor.formatting import number, percent
+from decaylab.monitor.text import describe
 from decaylab.monitor.thresholds import STRONG_ROTATION
 
 
@@ -105,9 +106,9 @@ def test_a_learning_rate_that_goes_to_zero():
 
 def test_nothing_recorded_and_partial_records():
     assert diagnose([]).verdict == "nothing recorded"
-    assert "nothing" in diagnose([]).text.lower()
+    assert "nothing" in describe(diagnose([])).lower()
     only = diagnose([{"step": 0, "timescale/passed": 0.5, "timescale/passed/matrix": 0.5, "timescale/steps": 10.0}])
-    assert only.verdict in ("too strong", "settling") and "nan" not in only.text
+    assert only.verdict in ("too strong", "settling") and "nan" not in describe(only)
 
 
 def test_weights_that_are_not_finite_are_said_plainly():
@@ -167,8 +168,8 @@ def test_a_warm_up_from_zero_is_compared_with_the_first_positive_rate(weight_dec
 
 
 def test_large_numbers_look_alike():
-    assert [_number(x) for x in (999.4, 999.6, 1000.0, 1234.5)] == ["999", "1,000", "1,000", "1,234"]
-    assert [_percent(x) for x in (-0.9949, -0.996, 1.0, 0.051)] == ["-99 %", "-100 %", "+100 %", "+5.1 %"]
+    assert [number(x) for x in (999.4, 999.6, 1000.0, 1234.5)] == ["999", "1,000", "1,000", "1,234"]
+    assert [percent(x) for x in (-0.9949, -0.996, 1.0, 0.051)] == ["-99 %", "-100 %", "+100 %", "+5.1 %"]
 
 
 def test_a_last_step_without_gradients_does_not_hide_the_decay():

@@ -205,7 +205,9 @@ def test_reading_goes_on():
     assert roles(model, strict=False)["1.blend"] == "unknown"
     assert [item.role for item in assign(model)].count("unknown") == 4
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
-    log = watch(model, optimizer, every=1)
+    with pytest.warns(UserWarning, match=r"no role is known for 1\.blend") as seen:
+        log = watch(model, optimizer, every=1)
+    assert len(seen) == 1
     model(torch.randn(3, 4)).square().mean().backward()
     optimizer.step()
     log.remove()

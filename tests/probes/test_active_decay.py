@@ -7,7 +7,7 @@ from torch import nn
 from decaylab import decay, watch
 from decaylab.errors import DecaylabError
 from decaylab.params.inner_optimizer import inner_optimizer
-from decaylab.probes.active_decay import decays_of
+from decaylab.probes.active_decay import DecayReader
 
 LR, LAMBDA = 0.1, 0.05
 MAKERS = {
@@ -50,7 +50,7 @@ def test_own_weight_decay_is_read_in_the_convention_of_the_optimizer(name, optio
         pytest.skip(f"this torch has no {name}")
     weight = _weight()
     optimizer = getattr(torch.optim, name)([weight], lr=LR, weight_decay=LAMBDA, **options)
-    (found,) = decays_of(optimizer, 0)
+    (found,) = DecayReader(optimizer).read(0)
     shrink = _zero_gradient_shrink(optimizer, weight)
     if found.coupled:
         assert (found.coupled, found.decay) == (LAMBDA, 0)
@@ -76,8 +76,10 @@ def test_attached_rules_are_read_whether_lent_to_the_kernel_or_not(rule, native,
         optimizer = torch.optim.AdamW([weight], lr=LR, weight_decay=0.0)
     decay.attach(optimizer, decay.build(rule, LAMBDA), native=native)
     seen = []
-    optimizer.register_step_pre_hook(lambda *_: seen.extend(decays_of(optimizer, 0)))  # while a coefficient is lent
-    (before,) = decays_of(optimizer, 0)
+    optimizer.register_step_pre_hook(
+        lambda *_: seen.extend(DecayReader(optimizer).read(0))
+    )  # while a coefficient is lent
+    (before,) = DecayReader(optimizer).read(0)
     shrink = _zero_gradient_shrink(optimizer, weight, steps=1)
     (during,) = seen
     for found in (before, during):
@@ -89,13 +91,12 @@ def test_attached_rules_are_read_whether_lent_to_the_kernel_or_not(rule, native,
             assert (found.coupled == LAMBDA) == (rule == "l2")
 
 
-def test_rules_that_control_norms_are_not_decay_and_others_have_no_rate():
-    for rule, count in [("fixed_norm", 0), ("cautious", 1), ("l2_to_anchor", 1)]:
+def test_rules_that_control_norms_pull_to_one_and_others_are_measured():
+    for rule, target in [("fixed_norm", "norm"), ("cautious", "zero"), ("l2_to_anchor", "anchor")]:
         optimizer = torch.optim.SGD([_weight()], lr=LR)
         decay.attach(optimizer, decay.build(rule, LAMBDA if decay.TABLE[rule].scheduled else None))
-        found = list(decays_of(optimizer, 0))
-        assert len(found) == count
-        assert all(math.isnan(d.shrink) for d in found)
+        (found,) = DecayReader(optimizer).read(0)
+        assert (found.target, found.knowledge) == (target, "measured") and math.isnan(found.shrink)
 
 
 @pytest.mark.parametrize("order", ["watch first", "rule first"])

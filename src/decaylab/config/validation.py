@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from decaylab.conventions.table import RULE_CONVENTIONS, Setting, get
 from decaylab.errors import DecaylabError, unknown
 
 if TYPE_CHECKING:
@@ -119,30 +120,31 @@ def check_optimizer(config: AnyRun) -> None:
 def _check_decay(config: AnyRun) -> None:
     lr, weight_decay = config.optimizer.lr, config.decay.weight_decay
     if (share := _share(config)) >= 1:
+        product = "" if share == weight_decay else f"lr x weight decay is {lr * weight_decay:g}, so "
         raise DecaylabError(
-            f"lr x weight decay is {lr * weight_decay:g}, so one step of {config.decay.rule} would take {share:g} of "
-            "each weight away and erase or flip it; lower one of them"
+            f"{product}one step of {config.decay.rule} would take {share:g} of each weight away and erase or flip it; "
+            "lower one of them"
         )
     if weight_decay and not config.decay.roles:
         raise DecaylabError("decay.roles is empty, so that nothing would decay: name some, or set weight_decay to 0")
 
 
 def _share(config: AnyRun) -> float:
-    """Return which share of each weight a step at the peak learning rate takes; 0 where the product does not tell.
+    """Return which share of each weight a step at the peak learning rate takes; 0 where that is not known before it.
 
     SGD alone takes a penalty's gradient as it is: Adam and sign descent scale it to steps of bounded size, and so does
-    clipping where the penalty is in the loss. Rules with another product (lambda alone, lr^2 lambda, ...) are asked for
-    it when they are tried out (`decaylab.train.build.try_out`); those that steer a norm never erase a weight.
+    clipping where the penalty is in the loss. Rules that state no convention steer a norm and never erase a weight, or
+    are asked when they are tried out (`decaylab.train.build.try_out`).
     """
-    rule = config.decay.rule.replace("_", "-")
-    product = config.optimizer.lr * config.decay.weight_decay
-    if rule in ("decoupled", "cautious"):
-        return product
-    if config.optimizer.name != "sgd":
+    rule = config.decay.rule.replace("-", "_")
+    if rule not in RULE_CONVENTIONS or "max_lr" in dict(config.decay.options):
         return 0.0
-    if rule in ("l2", "l2-to-anchor"):
-        return product
-    return LOSS_PENALTIES.get(rule, 0.0) * product if config.optimizer.clip is None else 0.0
+    convention = get(RULE_CONVENTIONS[rule])
+    clipped = config.decay.rule in LOSS_PENALTIES and config.optimizer.clip is not None
+    if convention.through_momentum and (config.optimizer.name != "sgd" or clipped):
+        return 0.0
+    lr = config.optimizer.lr
+    return convention.share(lr, config.decay.weight_decay, Setting(lr=lr))  # of one step: no momentum has gathered yet
 
 
 def _check_arithmetic(config: AnyRun) -> None:

@@ -84,7 +84,7 @@ class Context:
 
     def share(self, at: Moment) -> float | None:
         """The share that the found meaning predicts; None where there is no such share."""
-        return MEANINGS[self.meaning].share(at) if self.meaning in MEANINGS else None
+        return float(MEANINGS[self.meaning].share(at)) if self.meaning in MEANINGS else None
 
 
 def moment(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from decaylab.conventions import step_decay
+from decaylab.conventions.step_decay import Number
 from decaylab.errors import DecaylabError
 
 
@@ -48,11 +50,6 @@ class Moment:
             total += (1 - self.beta2) * self.beta2**age * float(gradient.square().mean())
         return total / (1 - self.beta2 ** len(self.gradients))
 
-    @property
-    def momentum_gain(self) -> float:
-        """(1 - dampening) / (1 - momentum)."""
-        return (1 - self.dampening) / (1 - self.momentum)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Meaning:
@@ -68,7 +65,7 @@ class Meaning:
 
     name: str
     equation: str
-    share: Callable[[Moment], float]
+    share: Callable[[Moment], Number]
     tolerance: float = 0.0
     note: str = ""
 
@@ -78,52 +75,52 @@ MEANINGS: dict[str, Meaning] = {
     "torch": Meaning(
         name="PyTorch, decoupled",
         equation="p (1 - lr λ)",
-        share=lambda at: at.lr * at.weight_decay,
+        share=lambda at: step_decay.decoupled(at.lr, at.weight_decay),
     ),
     "independent": Meaning(
         name="independent: the schedule's multiplier",
         equation="p (1 - λ lr / lr_max)",
-        share=lambda at: at.weight_decay * at.lr / at.lr_first,
+        share=lambda at: step_decay.independent(at.lr, at.weight_decay, at.lr_first),
         note="lr_max is the constructor's lr",
     ),
     "independent_seen": Meaning(
         name="independent: the schedule's multiplier",
         equation="p (1 - λ lr / lr_max)",
-        share=lambda at: at.weight_decay * at.lr / at.lr_seen,
+        share=lambda at: step_decay.independent(at.lr, at.weight_decay, at.lr_seen),
         note="lr_max is the largest lr seen so far, so a warm-up decays at full strength",
     ),
     "constant": Meaning(
         name="constant per step",
         equation="p (1 - λ)",
-        share=lambda at: at.weight_decay,
+        share=lambda at: step_decay.constant(at.weight_decay),
         note="neither the learning rate nor its schedule has a say",
     ),
     "palm": Meaning(
         name="PaLM: lr squared",
         equation="p (1 - lr² λ)",
-        share=lambda at: at.lr**2 * at.weight_decay,
+        share=lambda at: step_decay.quadratic(at.lr, at.weight_decay),
     ),
     "adamc": Meaning(
         name="corrected (AdamC)",
         equation="p (1 - λ lr² / lr_max)",
-        share=lambda at: at.weight_decay * at.lr**2 / at.lr_first,
+        share=lambda at: step_decay.corrected(at.lr, at.weight_decay, at.lr_first),
         note="lr_max is the constructor's lr",
     ),
     "adamc_seen": Meaning(
         name="corrected (AdamC)",
         equation="p (1 - λ lr² / lr_max)",
-        share=lambda at: at.weight_decay * at.lr**2 / at.lr_seen,
+        share=lambda at: step_decay.corrected(at.lr, at.weight_decay, at.lr_seen),
         note="lr_max is the largest lr seen so far, so a warm-up decays as lr λ",
     ),
     "proximal": Meaning(
         name="proximal",
         equation="p / (1 + lr λ)",
-        share=lambda at: at.lr * at.weight_decay / (1 + at.lr * at.weight_decay),
+        share=lambda at: step_decay.proximal(at.lr, at.weight_decay),
     ),
     "exponential": Meaning(
         name="exponential",
         equation="p exp(-lr λ)",
-        share=lambda at: -math.expm1(-at.lr * at.weight_decay),
+        share=lambda at: step_decay.exponential(at.lr, at.weight_decay),
     ),
     "stable": Meaning(
         name="stable (SWD, AdamS)",
@@ -135,7 +132,7 @@ MEANINGS: dict[str, Meaning] = {
     "sgds": Meaning(
         name="stable for SGD (SGDS)",
         equation="p (1 - lr λ (1 - dampening) / (1 - momentum))",
-        share=lambda at: at.lr * at.weight_decay * at.momentum_gain,
+        share=lambda at: step_decay.stable_sgd(at.lr, at.weight_decay, at.momentum, at.dampening),
     ),
     "rms": Meaning(
         name="relative step (Adafactor)",
@@ -152,7 +149,7 @@ MEANINGS: dict[str, Meaning] = {
     "first_lr": Meaning(
         name="the first learning rate times λ",
         equation="p (1 - lr_first λ)",
-        share=lambda at: at.lr_first * at.weight_decay,
+        share=lambda at: step_decay.decoupled(at.lr_first, at.weight_decay),
         note="the schedule is ignored: the constructor's lr multiplies λ for ever",
     ),
     "growth": Meaning(
@@ -227,7 +224,7 @@ def fit(samples: Sequence[tuple[Moment, float]], tolerance: float) -> list[Fit]:
 
 def switched(samples: Sequence[tuple[Moment, float]], tolerance: float) -> float | None:
     """The factor c where every share is either lr λ or c lr λ, and both occur; otherwise None."""
-    ratios = [share / MEANINGS["torch"].share(moment) for moment, share in samples]
+    ratios = [share / float(MEANINGS["torch"].share(moment)) for moment, share in samples]
     others = [ratio for ratio in ratios if abs(ratio - 1) > tolerance]
     if not others or len(others) == len(ratios):
         return None
@@ -259,6 +256,6 @@ def power_law(samples: Sequence[tuple[Moment, float]]) -> tuple[str, float]:
 
 def _predict(meaning: Meaning, moment: Moment) -> float:
     try:
-        return meaning.share(moment)
+        return float(meaning.share(moment))
     except ZeroDivisionError:
         return math.nan

@@ -33,7 +33,7 @@ class Constants:
     @classmethod
     def of(cls, group: Mapping[str, Any]) -> Constants:
         """Read them from a parameter group; what has another type than it should is left at its default."""
-        betas = group.get("betas")
+        betas = group.get("betas", (group.get("beta1"), group.get("beta2")))
         known: dict[str, Any] = {}
         if isinstance(betas, list | tuple) and len(betas) >= 2 and all(isinstance(beta, float) for beta in betas[:2]):
             known["betas"] = (betas[0], betas[1])

@@ -109,7 +109,7 @@ def check(factory: Callable[..., Any], convention: str | None = None, *, name: s
         inner = inner.func
     title = name or f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__name__)}"
     with torch.random.fork_rng(devices=[]):  # `Subject.step` sets the seed; the caller's random state stays
-        context = _measure(Subject(factory, title))
+        context = measure(Subject(factory, title))
         findings = [_deterministic(context)]
         if findings[0].status == "holds":
             findings += [_ask(name, identity, context) for name, identity in IDENTITIES.items()]
@@ -118,7 +118,18 @@ def check(factory: Callable[..., Any], convention: str | None = None, *, name: s
     return Report(title, _version(inner), context.meaning, context.entry.kind, _in_words(context), tuple(findings))
 
 
-def _measure(subject: Subject) -> Context:
+def measure(subject: Subject) -> Context:
+    """Find where an optimizer's decay enters and what its lambda means, without asking for the identities.
+
+    Args:
+        subject: The optimizer, to be built several times.
+
+    Returns:
+        What was found.
+
+    Raises:
+        DecaylabError: It cannot be built or stepped, or it does not move.
+    """
     traces = [
         trace(subject, lr=lr, weight_decay=decay, scale=scale, seed=10 * index)
         for index, (lr, decay, scale) in enumerate(SETTINGS)

@@ -47,14 +47,29 @@ def relative_update(decay_per_step: float, inputs: RotationInputs) -> float | No
     Wrong for weights whose scale does matter, for gradients that agree over many steps, and before about one
     timescale 1 / d has passed.
     """
+    ratio = update_ratio(inputs)
+    return None if ratio is None else math.sqrt(2 * decay_per_step * ratio)
+
+
+def update_ratio(inputs: RotationInputs) -> float | None:
+    """Return r, the squared length of one update over the variance that it adds in the long run.
+
+    ``(1 - b) / (1 + b)`` with b beta1 of AdamW or the momentum of SGD; Lion
+    ``pi/2 ((1 - beta1)^2 + beta1^2 (1 - beta2) / (1 + beta2))``.
+
+    Args:
+        inputs: Optimizer and its momentum coefficients.
+
+    Returns:
+        r, or None where no closed form is known (Muon).
+    """
     beta1, beta2 = inputs.betas
     if inputs.optimizer == "adamw":
-        return math.sqrt(2 * decay_per_step * (1 - beta1) / (1 + beta1))
+        return (1 - beta1) / (1 + beta1)
     if inputs.optimizer == "sgd":
-        return math.sqrt(2 * decay_per_step * (1 - inputs.momentum) / (1 + inputs.momentum))
+        return (1 - inputs.momentum) / (1 + inputs.momentum)
     if inputs.optimizer == "lion":
-        spread = (1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2)
-        return math.sqrt(math.pi * decay_per_step * spread)
+        return math.pi / 2 * ((1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2))
     return None
 
 

@@ -1,7 +1,8 @@
 """Which conventions for lambda are in use, and what value means the same in another one.
 
 Every convention removes a share d_t of the weight at step t, p <- p (1 - d_t). They differ in what lambda is multiplied
-by. With the peak learning rate lr, the schedule's multiplier s_t = lr_t / lr and the number of steps T, all of them are
+by (the formulas are in `decaylab.conventions.step_decay`). With the peak learning rate lr, the schedule's multiplier
+s_t = lr_t / lr and the number of steps T, all of them are
 
     d_t = lambda * scale * s_t^power
 
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from decaylab.conventions import step_decay
 from decaylab.errors import DecaylabError, unknown
 
 Match = Literal["exact", "long_run", "peak"]
@@ -47,7 +49,7 @@ class Setting:
     @property
     def momentum_gain(self) -> float:
         """What momentum multiplies a constant gradient by in the long run: (1 - dampening) / (1 - momentum)."""
-        return (1 - self.dampening) / (1 - self.momentum) if self.momentum else 1.0
+        return step_decay.momentum_gain(self.momentum, self.dampening)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +64,32 @@ class Convention:
     """Who means it so."""
     power: int
     """Exponent of the schedule's multiplier in the decay of a step."""
-    scale: Callable[[Setting], float]
-    """Decay of a step at the peak, divided by lambda."""
+    share: Callable[[float, float, Setting], float]
+    """Share of the weight that a step removes, from its learning rate, lambda and the setting."""
     through_momentum: bool = False
     """The decay is added to the gradient and passes the momentum buffer: L2."""
 
+    def scale(self, setting: Setting) -> float:
+        """Return the decay of a step at the peak, divided by lambda."""
+        return self.share(setting.lr, 1.0, setting)
 
-def _normalised(setting: Setting) -> float:
+
+def _independent(lr: float, weight_decay: float, setting: Setting) -> float:
+    return float(step_decay.independent(lr, weight_decay, setting.lr))
+
+
+def _normalised(lr: float, weight_decay: float, setting: Setting) -> float:
     if setting.total_steps is None:
         raise DecaylabError("the normalised Loshchilov-Hutter decay depends on the run's length: give the steps")
-    return 1 / math.sqrt(setting.total_steps)
+    return _independent(lr, weight_decay, setting) / math.sqrt(setting.total_steps)
+
+
+def _decoupled(lr: float, weight_decay: float, setting: Setting) -> float:
+    return float(step_decay.decoupled(lr, weight_decay))
+
+
+def _coupled(lr: float, weight_decay: float, setting: Setting) -> float:
+    return float(step_decay.coupled(lr, weight_decay, setting.momentum, setting.dampening))
 
 
 CONVENTIONS: dict[str, Convention] = {
@@ -80,77 +98,77 @@ CONVENTIONS: dict[str, Convention] = {
         equation="p <- p (1 - lr_t λ)",
         source="torch.optim.AdamW, Muon, Adafactor; timm; transformers",
         power=1,
-        scale=lambda s: s.lr,
+        share=_decoupled,
     ),
     "optax": Convention(
         name="Optax adamw",
         equation="p <- p - lr_t (u + λ p)",
         source="optax.adamw; add_decayed_weights(λ) before scale_by_learning_rate",
         power=1,
-        scale=lambda s: s.lr,
+        share=_decoupled,
     ),
     "optax_last": Convention(
         name="Optax add_decayed_weights last",
         equation="p <- p + λ p, so λ < 0",
         source="add_decayed_weights(λ) after scale_by_learning_rate: no learning rate, and the sign turns",
         power=0,
-        scale=lambda s: -1.0,
+        share=lambda lr, wd, s: -float(step_decay.constant(wd)),
     ),
     "keras": Convention(
         name="Keras weight_decay",
         equation="p <- p (1 - lr_t λ)",
         source="keras.optimizers: every optimizer, also SGD, decays decoupled",
         power=1,
-        scale=lambda s: s.lr,
+        share=_decoupled,
     ),
     "loshchilov_hutter": Convention(
         name="Loshchilov-Hutter",
         equation="p <- p (1 - s_t λ)",
         source="Decoupled Weight Decay Regularization, 2019: the schedule's multiplier alone",
         power=1,
-        scale=lambda s: 1.0,
+        share=_independent,
     ),
     "loshchilov_hutter_normalised": Convention(
         name="Loshchilov-Hutter, normalised",
         equation="p <- p (1 - s_t λ / √steps)",
         source="the same paper; √(batch / (examples x epochs)) = 1 / √steps",
         power=1,
-        scale=_normalised,
+        share=_normalised,
     ),
     "independent": Convention(
         name="independent (A)",
         equation="p <- p (1 - s_t λ)",
         source="Wortsman et al. 2023; Composer DecoupledAdamW; optimi decouple_lr",
         power=1,
-        scale=lambda s: 1.0,
+        share=_independent,
     ),
     "constant": Convention(
         name="constant per step (B)",
         equation="p <- p (1 - λ)",
         source="pytorch_optimizer fixed_decay; Emerging-Optimizers independent; big_vision Adafactor",
         power=0,
-        scale=lambda s: 1.0,
+        share=lambda lr, wd, s: float(step_decay.constant(wd)),
     ),
     "palm": Convention(
         name="PaLM, lr² (C)",
         equation="p <- p (1 - lr_t² λ)",
         source="Chowdhery et al. 2022; Emerging-Optimizers palm",
         power=2,
-        scale=lambda s: s.lr**2,
+        share=lambda lr, wd, s: float(step_decay.quadratic(lr, wd)),
     ),
     "adamc": Convention(
         name="AdamC (corrected)",
         equation="p <- p (1 - λ lr_t² / lr)",
         source="Defazio 2025, for weights before a normalisation",
         power=2,
-        scale=lambda s: s.lr,
+        share=lambda lr, wd, s: float(step_decay.corrected(lr, wd, s.lr)),
     ),
     "l2": Convention(
         name="L2 for SGD",
         equation="g <- g + λ p",
         source="torch.optim.SGD(weight_decay=λ); optax.chain(add_decayed_weights(λ), sgd(...))",
         power=1,
-        scale=lambda s: s.lr * s.momentum_gain,
+        share=_coupled,
         through_momentum=True,
     ),
     "l2_loss": Convention(
@@ -158,7 +176,7 @@ CONVENTIONS: dict[str, Convention] = {
         equation="loss + λ/2 ‖p‖²",
         source="the textbook form; the same as L2 for SGD",
         power=1,
-        scale=lambda s: s.lr * s.momentum_gain,
+        share=_coupled,
         through_momentum=True,
     ),
     "l2_loss_full": Convention(
@@ -166,9 +184,24 @@ CONVENTIONS: dict[str, Convention] = {
         equation="loss + λ ‖p‖²",
         source="a common way to write it, tf.keras.regularizers.L2: its gradient is 2 λ p",
         power=1,
-        scale=lambda s: 2 * s.lr * s.momentum_gain,
+        share=lambda lr, wd, s: 2 * _coupled(lr, wd, s),
         through_momentum=True,
     ),
+}
+
+# The conventions of decay rules whose share of a weight, or the largest that it can be (cautious), is known before a
+# step: for settings that are judged without building the rule. A test holds them to the rules' own terms.
+RULE_CONVENTIONS = {
+    "decoupled": "torch",
+    "cautious": "torch",
+    "independent": "independent",
+    "constant": "constant",
+    "quadratic_lr": "palm",
+    "corrected": "adamc",
+    "l2": "l2",
+    "l2_to_anchor": "l2",
+    "loss_l2": "l2_loss_full",
+    "loss_l2_half": "l2_loss",
 }
 
 
@@ -184,7 +217,7 @@ def peak_decay(weight_decay: float, convention: str, setting: Setting) -> float:
 
     For L2 with momentum it is the long-run rate, lr λ (1 - dampening) / (1 - momentum).
     """
-    return weight_decay * get(convention).scale(setting)
+    return get(convention).share(setting.lr, weight_decay, setting)
 
 
 def convert(

@@ -12,7 +12,9 @@ from typing import Any, Self, cast
 from torch import Tensor
 from torch.optim import Optimizer
 
+from decaylab.conventions.step_decay import DecayTerms
 from decaylab.decay.binding import Members
+from decaylab.decay.effect import Effect
 from decaylab.decay.idle_check import IdleCheck
 from decaylab.decay.optimizer_copies import warn_when_copied
 from decaylab.decay.optimizer_state import Checkpoint
@@ -198,6 +200,33 @@ class Handle:
     def part(self, index: int, group: dict[str, Any]) -> Part:
         """Return a group with its settings of now, and no parameters: what a probe needs to know of a step."""
         return self._members.part(index, group)
+
+    @property
+    def label(self) -> str:
+        """Name of the rule in words."""
+        return type(self.rule).__name__
+
+    def terms(self, index: int, group: dict[str, Any]) -> DecayTerms | None:
+        """Return what the rule states of the next step, see `Rule.decay_terms`; None where it states nothing.
+
+        Of a rule that acts on the touched rows alone, a share of the whole weight is not known before the step.
+
+        Args:
+            index: Number of the group.
+            group: The group.
+        """
+        stated = self.rule.decay_terms(self.part(index, group))
+        rows_alone = self._members.rows == "touched" and stated is not None and stated.target == "zero"
+        return None if rows_alone else stated
+
+    def measure_next_step(self) -> None:
+        """Measure what the rule does in the next step; `effect` has it afterwards. Costs a copy of what it changes."""
+        self._work.measure_next_step()
+
+    @property
+    def effect(self) -> Effect | None:
+        """What the rule did in the last step, where that was measured; without what a kernel did for it."""
+        return self._work.effect
 
     def give_back(self) -> None:
         """Put back what was changed for the time of a step."""

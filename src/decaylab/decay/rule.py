@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from decaylab.conventions.step_decay import DecayTerms
 from decaylab.decay.fused_kernel import Convention
 from decaylab.decay.rows import rows_of, with_rows
 from decaylab.errors import DecaylabError
@@ -176,6 +177,17 @@ class Rule:
         """Return what a line search must see added to the loss; None for rules that are no penalty."""
         return None
 
+    def decay_terms(self, part: Part) -> DecayTerms | None:
+        """State what the next step takes from the weights of a group, without acting.
+
+        Read by probes, by `decaylab.watch` and by the checks of settings. None states nothing: what the rule does is
+        then measured from the weights.
+
+        Args:
+            part: The group with the settings that it has now; its lists of parameters are empty.
+        """
+        return None
+
     def before(self, step: Step) -> None:
         """Act when the gradients are ready and the weights are old."""
 
@@ -244,6 +256,10 @@ class ShrinkRule(DecayRule):
         ``step`` is None where the number is only asked for, outside of a step.
         """
         raise NotImplementedError
+
+    def decay_terms(self, part: Part) -> DecayTerms | None:
+        """State the share ``c_t``."""
+        return DecayTerms(share=self.shrink(part, None))
 
     def check(self, optimizer: Optimizer, part: Part) -> None:
         """Refuse a decay that takes a whole weight or more in one step."""

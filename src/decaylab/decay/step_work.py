@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeVar, cast
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from decaylab.decay.binding import Members
+from decaylab.decay.effect import Effect
 from decaylab.decay.fused_kernel import lend
 from decaylab.decay.rows import touched
 from decaylab.decay.rule import Part, Step
@@ -36,6 +38,7 @@ class StepWork:
 
     Attributes:
         begun: Whether any step has begun.
+        effect: What the rule did in the last step, where that was measured.
     """
 
     def __init__(
@@ -43,11 +46,16 @@ class StepWork:
     ) -> None:
         self.rule, self._optimizer, self._members = members.rule, optimizer, members
         self._use_native, self._after_step = native, after_step
-        self.begun = False
+        self.begun, self._measures = False, False
+        self.effect: Effect | None = None
         self._old: dict[Tensor, Tensor] = {}
         self._user_grads: list[tuple[Tensor, Tensor]] = []
         self._step: Step | None = None
         self._awaits_closure = self._compiling = self._starts_state = False
+
+    def measure_next_step(self) -> None:
+        """Measure what the rule does in the step that comes."""
+        self._measures = True
 
     def pre_hook(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         """For ``register_step_pre_hook``."""
@@ -68,6 +76,7 @@ class StepWork:
     def _begin(self, args: Any, kwargs: Any, compiling: bool) -> tuple[Any, Any] | None:
         self.give_back()  # in case the last step was left by an exception that nobody saw
         self._step, self._compiling = None, compiling
+        self.effect, self._measures = Effect() if self._measures else None, False
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         self._awaits_closure = closure is not None
         self._starts_state = starts_state(self._optimizer, args, kwargs)
@@ -115,7 +124,8 @@ class StepWork:
         if self.rule.edits_gradients:
             self._edit_grads(step)
         else:
-            self.rule.before(step)
+            with nullcontext() if self.effect is None else self.effect.of_weights(step):
+                self.rule.before(step)
         _put_rows(step)
 
     @_eager
@@ -132,7 +142,8 @@ class StepWork:
             for part in step.parts:
                 if part.rows:
                     part.weights = _rows_now(part)
-            self.rule.after(step)
+            with nullcontext() if self.effect is None else self.effect.of_weights(step):
+                self.rule.after(step)
             _put_rows(step)
             self._members.steps += 1
         if step is not None or self._starts_state:
@@ -172,7 +183,8 @@ class StepWork:
                 f"ones: call scaler.unscale_(optimizer) before the step, or build the optimizer with fused=False"
             )
         self._user_grads = [(p, p.grad) for part in step.parts for p in part.params if p.grad is not None]
-        self.rule.before(step)
+        with nullcontext() if self.effect is None else self.effect.of_gradients(step):
+            self.rule.before(step)
 
     def _restore_grads(self) -> None:
         for p, grad in self._user_grads:

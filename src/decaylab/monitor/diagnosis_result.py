@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from decaylab.monitor.text import describe
+from decaylab.monitor.account import Account
 from decaylab.monitor.thresholds import STRONG_TIMESCALE
 
 Verdict = Literal[
@@ -14,6 +14,8 @@ Verdict = Literal[
     "not finite",
     "no gradients",
     "no decay",
+    "norm held",
+    "anchored",
     "unknown rate",
     "idle",
     "too strong",
@@ -77,6 +79,7 @@ class Diagnosis:
         peak: All parameters that decay, when the learning rate was last near its peak; only for ``annealing``.
         first: Step of the first record.
         broken: Step of the first record with weights that are not finite; only for ``not finite``.
+        account: What decays, and what happened beside the records.
     """
 
     verdict: Verdict
@@ -86,17 +89,14 @@ class Diagnosis:
     peak: RoleState | None = None
     first: int = 0
     broken: int | None = None
-
-    @property
-    def text(self) -> str:
-        """The diagnosis in words."""
-        return describe(self)
+    account: Account = field(default_factory=Account)
 
     @property
     def strong_peak(self) -> bool:
         """Whether decay was too strong while the learning rate was near its peak, and is no more."""
-        return self.peak is not None and _too_strong(self.peak)
+        return self.peak is not None and too_strong(self.peak)
 
 
-def _too_strong(state: RoleState) -> bool:
+def too_strong(state: RoleState) -> bool:
+    """Whether a timescale is under `STRONG_TIMESCALE` steps."""
     return state.timescale < STRONG_TIMESCALE * (1 - _ROUNDING)

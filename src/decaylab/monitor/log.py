@@ -1,12 +1,12 @@
-"""How does somebody watch weight decay in a training loop of their own? With hooks on the optimizer, three lines."""
+"""Log of a training loop that is somebody else's: what weight decay does, recorded through the optimizer's hooks."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from torch import nn
 from torch.optim import Optimizer
@@ -15,10 +15,14 @@ from decaylab.curvature.types import LossFunction
 from decaylab.errors import DecaylabError
 from decaylab.extras import optional
 from decaylab.files import atomic_path
+from decaylab.monitor.account import Account
 from decaylab.monitor.diagnosis import diagnose
 from decaylab.monitor.diagnosis_result import Diagnosis
+from decaylab.monitor.records import Records
+from decaylab.monitor.text import describe
 from decaylab.params.inner_optimizer import inner_optimizer
 from decaylab.probes.context import Probe
+from decaylab.probes.decay_account import DecaySource
 from decaylab.probes.registry import DEFAULT_PROBES
 from decaylab.probes.runner import ProbeRunner
 
@@ -26,8 +30,7 @@ if TYPE_CHECKING:
     import altair as alt
     import pandas as pd
 
-
-_Hooks: TypeAlias = "OrderedDict[int, Any]"
+_MOST_RECORDS = 10_000
 
 
 class Sink(Protocol):
@@ -52,6 +55,8 @@ def watch(
     batches: Sequence[Any] | None = None,
     roles: Mapping[str, Any] | None = None,
     sinks: Sequence[Sink] = (),
+    total_steps: int | None = None,
+    most_records: int | None = _MOST_RECORDS,
 ) -> Log:
     """Watch what weight decay does, in any training loop.
 
@@ -67,13 +72,17 @@ def watch(
         loss_fn: ``loss_fn(model, batch)``, for probes that run the model.
         batches: Their batches.
         roles: Overrides of parameter roles, see ``decaylab.roles``.
-        sinks: Where each record goes besides the log.
+        sinks: Where each record goes besides the log. One that fails warns once, and the training goes on.
+        total_steps: Length of the run in optimizer steps; the summary then says what decay will come to by its end.
+        most_records: Beyond so many, every second record of the older half is dropped from the log (sinks get all);
+            None keeps all.
 
     Returns:
         The log.
 
     Raises:
-        DecaylabError: Unknown probe, an override of a role that matches nothing, or an optimizer of another model.
+        DecaylabError: Unknown probe, an override of a role that matches nothing, an optimizer of another model, or an
+            impossible number.
 
     Example:
         >>> import torch
@@ -87,8 +96,13 @@ def watch(
         >>> len(log.records)
         10
     """
-    runner = ProbeRunner(probes, model, optimizer, every=every, loss_fn=loss_fn, batches=batches, roles=roles)
-    return Log(runner, inner_optimizer(optimizer), sinks)
+    for name, value in (("total_steps", total_steps), ("most_records", most_records)):
+        if value is not None and (not hasattr(value, "__index__") or value < 2):
+            raise DecaylabError(f"{name} must be a whole number of at least 2, got {value!r}")
+    runner = ProbeRunner(
+        probes, model, optimizer, every=every, loss_fn=loss_fn, batches=batches, roles=roles, guest=True
+    )  # fmt: skip
+    return Log(runner, inner_optimizer(optimizer), sinks, total_steps=total_steps, most_records=most_records)
 
 
 class Log:
@@ -99,35 +113,52 @@ class Log:
         step: Optimizer steps seen so far.
     """
 
-    def __init__(self, runner: ProbeRunner, optimizer: Optimizer, sinks: Sequence[Sink] = ()) -> None:
+    def __init__(
+        self,
+        runner: ProbeRunner,
+        optimizer: Optimizer,
+        sinks: Sequence[Sink] = (),
+        *,
+        total_steps: int | None = None,
+        most_records: int | None = None,
+    ) -> None:
         """Hook ``runner`` into ``optimizer``."""
-        self.records: list[dict[str, float]] = []
+        self.records = Records(most_records)
         self.step = 0
+        self.total_steps = total_steps
         self._runner, self._optimizer, self._sinks = runner, optimizer, list(sinks)
-        self._before = optimizer.register_step_pre_hook(self._before_step)
-        self._after = optimizer.register_step_post_hook(self._after_step)
-        # Rules attached to the optimizer act in hooks too. The weights before the step are those before all of them,
-        # and the weights after it those after all of them: be the first, and then the last.
-        cast(_Hooks, optimizer._optimizer_step_pre_hooks).move_to_end(self._before.id, last=False)
+        self._failed_sinks: dict[str, str] = {}
+        self._sources: list[DecaySource] = []  # of a state that was loaded, until the next step
+        self._versions = {name: p._version for name, p in runner.parameters.items()}
+        runner.hook(self._after_step)
 
-    def _before_step(self, *_: Any) -> None:
-        cast(_Hooks, self._optimizer._optimizer_step_post_hooks).move_to_end(self._after.id)  # a rule may be newer
-        self._runner.before_step(self.step)
-
-    def _after_step(self, *_: Any) -> None:
-        measured = self._runner.after_step(self.step)
+    def _after_step(self, step: int, measured: dict[str, float] | None) -> None:
         if measured is not None:
-            record = {"step": self.step, **measured}
+            record = {"step": step, **measured}
             self.records.append(record)
             for sink in self._sinks:
-                sink.write(record)
-        self.step += 1
+                self._send(sink, record)
+        self.step = step + 1
+
+    def _send(self, sink: Sink, record: Mapping[str, float]) -> None:
+        try:
+            sink.write(record)
+        except Exception as error:  # a tracker may raise anything; the training is not to stop for it
+            self._sink_failed(sink, error)
+
+    def _sink_failed(self, sink: Sink, error: Exception) -> None:
+        name = type(sink).__name__
+        if name not in self._failed_sinks:
+            self._failed_sinks[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+            warnings.warn(
+                f"decaylab: {name} failed ({self._failed_sinks[name]}); the log goes on without it", stacklevel=6
+            )
 
     def table(self) -> pd.DataFrame:
         """Return the records, a row each: ``step`` and a column for every key; empty cells are NaN."""
         pandas = optional("pandas")
         empty = {"step": pandas.Series(dtype=int)}
-        found: pd.DataFrame = pandas.DataFrame(self.records or empty)
+        found: pd.DataFrame = pandas.DataFrame(list(self.records) or empty)
         return found
 
     def save(self, path: str | Path) -> Path:
@@ -165,11 +196,27 @@ class Log:
 
     def diagnosis(self) -> Diagnosis:
         """Return what decay is doing, for programs; see `decaylab.monitor.diagnosis`."""
-        return diagnose(self.records)
+        return diagnose(self.records, self.account())
 
     def summary(self) -> str:
         """Say in words what weight decay is doing, with the numbers behind it."""
-        return self.diagnosis().text
+        return describe(self.diagnosis())
+
+    def account(self) -> Account:
+        """Return what decays, and what happened beside the records: sources, parameters that came or went, failures."""
+        sources = self._runner.sources() if self._runner.has_stepped else self._sources
+        unseen = self.step == 0 and any(
+            p._version != self._versions.get(name, p._version) for name, p in self._runner.parameters.items()
+        )
+        return Account(
+            sources=tuple(sources),
+            changes=tuple(self._runner.changes),
+            failures={**self._runner.failures, **self._failed_sinks},
+            optimizer=type(self._optimizer).__name__,
+            unseen=unseen,
+            total_steps=self.total_steps,
+            step=self.step,
+        )
 
     def plot(self, keys: Sequence[str] | None = None) -> alt.VConcatChart:
         """Draw the records against the step.
@@ -191,7 +238,12 @@ class Log:
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive an interruption of the training: records, steps and timescales passed."""
-        return {"step": self.step, "records": list(self.records), **self._runner.state_dict()}
+        return {
+            "step": self.step,
+            "records": self.records.state_dict(),
+            "sources": [source.to_dict() for source in self.account().sources],
+            **self._runner.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`.
@@ -202,16 +254,19 @@ class Log:
         lacking = [key for key in ("step", "records", "passed") if key not in state]
         if lacking:
             raise DecaylabError(f"this is no state of a log (no {lacking[0]!r}): give what log.state_dict() returned")
-        self.step, self.records = int(state["step"]), list(state["records"])
+        self.step = self._runner.step = int(state["step"])
+        self.records.load_state_dict(state["records"])
+        self._sources = [DecaySource.from_dict(source) for source in state.get("sources", ())]
         self._runner.load_state_dict(state)
 
     def remove(self) -> None:
         """Take the hooks off and close the sinks; the records stay."""
-        self._before.remove()
-        self._after.remove()
         self._runner.close()
         for sink in self._sinks:
-            sink.close()
+            try:
+                sink.close()
+            except Exception as error:  # as when it is written to
+                self._sink_failed(sink, error)
         self._sinks = []
 
     def __enter__(self) -> Self:

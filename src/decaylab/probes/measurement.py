@@ -15,6 +15,7 @@ from decaylab.params.inner_optimizer import inner_optimizer
 from decaylab.probes.context import Context, Probe
 from decaylab.probes.optimizer_rates import Rates, read_rates, spread
 from decaylab.probes.runner import make, to_floats
+from decaylab.probes.watched_parameters import reading_roles, warn_of_unknown
 from decaylab.tensors.reduce import accurate
 
 
@@ -48,8 +49,6 @@ def measure(
         DecaylabError: The probe needs a loss or an optimizer that was not given, nothing in the model is trainable, or
             a name in ``weights`` is not one of the model's.
     """
-    from decaylab.params import roles as find_roles
-
     (made,) = make([probe], seed)
     empty = isinstance(batches, Sized) and not len(batches)
     if "loss" in made.needs and (loss_fn is None or empty):
@@ -61,11 +60,13 @@ def measure(
     parameters = {name: p.detach() for name, p in measured.named_parameters() if p.requires_grad}
     if not parameters:
         raise DecaylabError("the model has no trainable parameters (requires_grad): there is nothing to measure")
+    known = reading_roles(own, roles)
+    warn_of_unknown(known, stacklevel=3)
     context = Context(
         step=0,
         model=measured,
         parameters=parameters,
-        roles=find_roles(own, roles, strict=False),
+        roles=known,
         optimizer=optimizer,
         rates=None if optimizer is None else _rates(own, optimizer, parameters),
         loss_fn=loss_fn,

@@ -1,21 +1,22 @@
-"""Which learning rate and which decay are in force on each parameter, read from the optimizer as it steps."""
+"""Learning rate and decay in force on each parameter, read from the optimizer as it steps."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from decaylab.probes.active_decay import SGD_FAMILY, Decay, Scalar, decays_of, families
+from decaylab.conventions.equilibrium import Optimizer as Family
+from decaylab.conventions.equilibrium import RotationInputs, update_ratio
+from decaylab.probes.active_decay import Decay, DecayReader, Scalar
 from decaylab.probes.cumulative_decay import Elapsed
 
 _NAN = math.nan
-_ADAM, _LION = {"Adam", "AdamW", "NAdam", "RAdam", "Adamax"}, {"Lion"}
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,14 @@ class Rates:
         passed: Sum of ``shrink`` over all steps so far that moved the parameter: how many timescales of decay have
             passed.
         rotation_ratio: r of the optimizer.
-        decaying: Whether the parameter decays, or has, at a known rate; on the host, so that it can choose keys. Not
-            one that no step has moved yet, for want of a gradient.
+        decaying: Whether the parameter decays, or has, at a known or measured rate; on the host, so that it can choose
+            keys. Not one that no step has moved yet, for want of a gradient.
         sharing: Whether the parts of its update that are decay and that are not can be told apart. Not where this step
             did not move it.
         predictable: Whether its rotation in equilibrium is known, and this step moved it.
         held: Whether the optimizer holds it.
+        covered: Whether anything pulls it to zero, at whatever rate, and a step has moved it; where nothing pulls any
+            parameter to zero, whether its norm is held or an anchor pulls at it.
     """
 
     lr: Tensor
@@ -64,28 +67,51 @@ class Rates:
     sharing: tuple[bool, ...]
     predictable: tuple[bool, ...]
     held: tuple[bool, ...]
+    covered: tuple[bool, ...]
 
 
-def read_rates(optimizer: Optimizer) -> list[GroupRates]:
-    """Read every param group and every attached rule as they are for the step that is about to be taken."""
-    names = families(optimizer)
-    return [
-        GroupRates(group.get("lr", _NAN), _rotation_ratio(names, group), tuple(decays_of(optimizer, index)))
-        for index, group in enumerate(optimizer.param_groups)
-    ]
+@dataclass(frozen=True, eq=False)
+class MeasuredDecay:
+    """What rules without a stated share took in a recorded step, as vectors (P,) over the parameters.
+
+    Attributes:
+        shares: Share of the old weight.
+        coefficients: Coefficient of decay through the gradient.
+        long_run: Share taken per step in the long run.
+        known: Whether it was measured.
+    """
+
+    shares: Tensor
+    coefficients: Tensor
+    long_run: Tensor
+    known: tuple[bool, ...]
 
 
-def _rotation_ratio(names: frozenset[str], group: Mapping[str, Any]) -> float:
-    if names & _LION:
-        b1, b2 = group["betas"]
-        return float(math.pi / 2 * ((1 - b1) ** 2 + b1**2 * (1 - b2) / (1 + b2)))
-    if names & _ADAM:
-        b1 = float(group["betas"][0])
-        return (1 - b1) / (1 + b1)
-    if names & SGD_FAMILY:
-        momentum = float(group.get("momentum", 0.0))
-        return (1 - momentum) / (1 + momentum)
-    return _NAN
+def read_rates(optimizer: Optimizer, reader: DecayReader | None = None) -> list[GroupRates]:
+    """Read every param group and every attached rule as they are for the step that is about to be taken.
+
+    Args:
+        optimizer: The optimizer.
+        reader: Reads its decay; one that is kept remembers the largest learning rate. None makes one.
+    """
+    reader = reader or DecayReader(optimizer)
+    found = []
+    for index, group in enumerate(optimizer.param_groups):
+        lr = group.get("lr")
+        ratio = _rotation_ratio(reader.family(index), group)
+        found.append(GroupRates(_NAN if lr is None else lr, ratio, tuple(reader.read(index))))
+    return found
+
+
+def _rotation_ratio(family: str | None, group: Mapping[str, Any]) -> float:
+    betas: Any = group.get("betas") or (group.get("beta1"), group.get("beta2"))
+    if family is None or (family != "sgd" and (len(betas) < 2 or None in betas[:2])):
+        return _NAN
+    coefficients = (0.0, 0.0) if family == "sgd" else (float(betas[0]), float(betas[1]))
+    momentum = float(group.get("momentum") or 0.0)
+    inputs = RotationInputs(optimizer=cast(Family, family), betas=coefficients, momentum=momentum)
+    ratio = update_ratio(inputs)
+    return _NAN if ratio is None else ratio
 
 
 def spread(
@@ -95,6 +121,7 @@ def spread(
     device: torch.device,
     dtype: torch.dtype,
     elapsed: Elapsed | None = None,
+    measured: MeasuredDecay | None = None,
 ) -> Rates:
     """Spread the rates of groups over parameters.
 
@@ -105,6 +132,7 @@ def spread(
         device: Where the vectors go.
         dtype: Their type.
         elapsed: Decay so far, of the same parameters; None where no step was taken.
+        measured: What was measured of rules that state no share, of the same parameters.
 
     Returns:
         The vectors.
@@ -115,24 +143,26 @@ def spread(
     missed = elapsed.missed() if elapsed is not None else {}
     stepped, ever = (elapsed.stepped, elapsed.ever) if elapsed is not None else ([True] * len(parameters),) * 2
     kinds: dict[tuple[int, tuple[int, ...], int | None], int] = {}  # parameters that share all rates
-    at = []
+    at, steered = [], []
     for i, p in enumerate(parameters):
         group = place.get(id(p), -1)
         decays = groups[group].decays if group >= 0 else ()
-        chosen = tuple(k for k, d in enumerate(decays) if d.covers is None or d.covers(p))
+        chosen = tuple(k for k, d in enumerate(decays) if _pulls(d) and (d.covers is None or d.covers(p)))
         own = i if i in missed and chosen else None
         at.append(kinds.setdefault((group, chosen, own), len(kinds)))
+        steered.append(ever[i] and any(d.target != "zero" and (d.covers is None or d.covers(p)) for d in decays))
     rows: list[tuple[Scalar, ...]] = []
-    flags: list[tuple[bool, bool, bool, bool]] = []
+    flags: list[tuple[bool, ...]] = []
     for group, chosen, own in kinds:
         if group < 0:
             rows.append((0.0, 0.0, 0.0, 0.0, 0.0, _NAN))
-            flags.append((False, False, False, False))
+            flags.append((False,) * 6)
             continue
         acting, ratio = [groups[group].decays[k] for k in chosen], groups[group].rotation_ratio
-        decay = sum((d.decay for d in acting), 0.0)
-        coupled = sum((d.coupled for d in acting), 0.0)
-        shrink = sum((d.shrink for d in acting), 0.0)
+        stated = [d for d in acting if d.knowledge != "measured"]
+        decay = sum((d.decay for d in stated), 0.0)
+        coupled = sum((d.coupled for d in stated), 0.0)
+        shrink = sum((d.shrink for d in stated), 0.0)
         lacking = missed[own] if own is not None else {}
         so_far = sum((passed.get(d.key, 0.0) - lacking.get(d.key, 0.0) for d in acting), 0.0)
         rows.append((groups[group].lr, decay, coupled, shrink, so_far, ratio))
@@ -143,14 +173,41 @@ def spread(
                 moved and (_positive(decay) or _positive(coupled)) and not _is_nan(decay),
                 moved and _positive(shrink) and not math.isnan(ratio),
                 True,
+                has_moved and bool(acting),
+                len(acting) > len(stated),
             )
         )
     where = torch.tensor(at, device=device)
     lr, decay_, coupled_, shrink_, so_far_, ratio_ = (
         _column(column, device, dtype)[where] for column in zip(*rows, strict=True)
     )
-    decaying, sharing, predictable, held = zip(*(flags[i] for i in at), strict=True)
-    return Rates(lr, decay_, coupled_, shrink_, so_far_, ratio_, decaying, sharing, predictable, held)
+    decaying, sharing, predictable, held, covered, asked = zip(*(flags[i] for i in at), strict=True)
+    if measured is not None:
+        shares, coefficients = measured.shares.to(shrink_), measured.coefficients.to(shrink_)
+        decay_, coupled_ = decay_ + shares, coupled_ + coefficients
+        shrink_ = shrink_ + measured.long_run.to(shrink_)
+        found = [known and wanted for known, wanted in zip(measured.known, asked, strict=True)]
+        decaying = tuple(map(_either, decaying, found, ever))
+        sharing = tuple(map(_either, sharing, found, stepped))
+        known_ratio = [not math.isnan(rows[i][5]) for i in at]
+        predictable = tuple(
+            old or (new and there and ratio)
+            for old, new, there, ratio in zip(predictable, found, stepped, known_ratio, strict=True)
+        )
+    if not any(covered):
+        covered = tuple(steered)
+    if elapsed is not None:
+        so_far_ = so_far_ + elapsed.held(so_far_)
+    return Rates(lr, decay_, coupled_, shrink_, so_far_, ratio_, decaying, sharing, predictable, held, covered)
+
+
+def _either(old: bool, new: bool, where: bool) -> bool:
+    return old or (new and where)
+
+
+def _pulls(decay: Decay) -> bool:
+    """Whether it takes weights towards zero: rules that hold a norm or pull to an anchor have no timescale."""
+    return decay.target == "zero" and decay.knowledge != "none"
 
 
 def _positive(x: Scalar) -> bool:
@@ -166,5 +223,5 @@ def _column(values: Sequence[Scalar], device: torch.device, dtype: torch.dtype) 
     column = torch.tensor([0.0 if isinstance(x, Tensor) else float(x) for x in values], dtype=dtype).to(device)
     for i, x in enumerate(values):
         if isinstance(x, Tensor):
-            column[i] = x.detach().to(device=device, dtype=dtype)
+            column[i] = x.detach().to(device=device, dtype=dtype).reshape(())
     return column

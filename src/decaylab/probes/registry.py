@@ -55,6 +55,9 @@ _ROWS = (
     _row("decay_share", "rotation:DecayShare", "gradients previous optimizer",
          "share of an update that is decay",
          "shares the copy and the passes of norms"),
+    _row("decayed", "decayed:Decayed", "previous optimizer",
+         "norm, effective learning rate and rotation of the parameters that decay, without the others of their role",
+         "shares the copy and the passes of norms"),
     _row("timescale", "timescale:Timescale", "optimizer",
          "steps that the weights remember, and how many such timescales have passed",
          "nothing that grows with the model"),
@@ -86,7 +89,7 @@ if len(PROBES) != len(_ROWS):
     raise ValueError("two probes have the same name")
 
 # What `watch` measures unless told otherwise: everything that needs neither a loss function nor a second pass.
-DEFAULT_PROBES = ("norms", "effective_lr", "rotation", "decay_share", "timescale")
+DEFAULT_PROBES = ("norms", "effective_lr", "rotation", "decay_share", "decayed", "timescale")
 
 
 def rows(names: Iterable[str]) -> list[ProbeRow]:

@@ -1,11 +1,13 @@
-"""When are probes read during training, and how do their numbers leave the device?"""
+"""Probes read during training: hooks around the optimizer's step, and numbers brought from the device."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +17,26 @@ from decaylab.curvature.shared_view import unwrap
 from decaylab.curvature.types import LossFunction
 from decaylab.errors import DecaylabError
 from decaylab.params.inner_optimizer import inner_optimizer
+from decaylab.probes.active_decay import DecayReader
 from decaylab.probes.context import Context, Measurement, Probe
 from decaylab.probes.cumulative_decay import Elapsed
+from decaylab.probes.decay_account import DecaySource, sources
+from decaylab.probes.decay_check import DecayCheck
 from decaylab.probes.microbatch_hooks import MicrobatchHooks
-from decaylab.probes.optimizer_rates import GroupRates, read_rates, spread
+from decaylab.probes.optimizer_rates import GroupRates, MeasuredDecay, read_rates, spread
 from decaylab.probes.registry import rows
+from decaylab.probes.watched_parameters import Change, WatchedParameters
 from decaylab.references import load
 from decaylab.tensors.reduce import accurate, entries, stack_scalars
+
+_Hooks: TypeAlias = "OrderedDict[int, Any]"
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _outside_graphs(method: _Method) -> _Method:
+    """Keep a hook out of compiled steps: it is called between their graphs and is never compiled itself."""
+    disable: Any = torch.compiler.disable
+    return cast(_Method, disable(method))
 
 
 def make(names: Iterable[str | Probe], seed: int | None = None) -> list[Probe]:
@@ -67,6 +82,8 @@ class ProbeRunner:
     Attributes:
         probes: The probes.
         every: Steps between two records.
+        step: Index of the step that comes, once `hook` was called; the caller may set it.
+        failures: Probes that have failed, by name, with the first error.
     """
 
     def __init__(
@@ -79,6 +96,7 @@ class ProbeRunner:
         loss_fn: LossFunction | None = None,
         batches: Sequence[Any] | None = None,
         roles: Mapping[str, Any] | None = None,
+        guest: bool = False,
     ) -> None:
         """Prepare to read ``names`` from ``model`` and ``optimizer``.
 
@@ -90,48 +108,107 @@ class ProbeRunner:
             loss_fn: ``loss_fn(model, batch)``, for probes that run the model.
             batches: Their batches.
             roles: Overrides of parameter roles, see `decaylab.params.roles`.
+            guest: The training is somebody else's: a probe that fails warns once and never stops it, and decay that is
+                counted is compared with what the weights lose (which waits for the device on a few records).
 
         Raises:
             DecaylabError: Unknown probe, ``every`` not a whole number or below 1, a model that is no module, an
-                optimizer of another model, a probe that needs a loss without one, or an override of a role that
-                matches nothing.
+                optimizer of another model, or a probe that needs a loss without one.
         """
-        from decaylab.params import roles as find_roles
-
         if not hasattr(every, "__index__") or every < 1:
             raise DecaylabError(f"every must be a whole number of at least 1, got {every!r}")
         if not isinstance(model, nn.Module):
             raise DecaylabError(f"the model has to be a torch module, got {type(model).__name__}")
-        self.probes, self.every = make(names), every
+        self.probes, self.every, self.step = make(names), every, 0
         self._needs = frozenset().union(*(probe.needs for probe in self.probes))
         if "loss" in self._needs and (loss_fn is None or batches is None):
             lacking = [probe.name for probe in self.probes if "loss" in probe.needs]
             raise DecaylabError(f"the probe {lacking[0]!r} runs the model: give loss_fn= and batches=")
         self._loss_fn, self._batches = loss_fn, batches if batches is not None else ()
         self._model, self._optimizer = unwrap(model), inner_optimizer(optimizer)
-        known = find_roles(self._model, roles, strict=False) if self.probes else {}
-        everything = dict(self._model.named_parameters())
-        self._parameters = {name: everything[name] for name in known if everything[name].requires_grad}
-        self._roles = {name: known[name] for name in self._parameters}
-        held = {id(p) for group in self._optimizer.param_groups for p in group["params"]}
-        if self._parameters and not any(id(p) in held for p in self._parameters.values()):
-            raise DecaylabError(
-                "the optimizer holds none of the model's trainable parameters: give the optimizer that was made from"
-                " this model's parameters()"
-            )
-        self._elapsed = Elapsed(self._parameters)
+        self._guest = guest
+        self.failures: dict[str, str] = {}
+        self._watched = WatchedParameters(self._model, self._optimizer, roles) if self.probes else None
+        parameters = self._watched.named if self._watched is not None else {}
+        self._elapsed = Elapsed(parameters)
+        self._reader, self._check = DecayReader(self._optimizer), DecayCheck(self._optimizer)
         self._rates: list[GroupRates] = []
         self._previous: dict[str, Tensor] | None = None
         self._ready: int | None = None
         self._stepped = self._had_gradients = False
-        self._handle = self._optimizer.register_step_post_hook(self._note_step) if self.probes else None
-        self._microbatches = MicrobatchHooks(self._parameters) if "microbatches" in self._needs else None
+        self._record: Callable[[int, dict[str, float] | None], None] | None = None
+        self._handles: list[Any] = []
+        if self.probes:
+            self._handles.append(self._optimizer.register_step_post_hook(self._note_step))
+        self._microbatches = MicrobatchHooks(parameters) if "microbatches" in self._needs else None
         if self._microbatches is not None:
             self._microbatches.arm()
 
+    def hook(self, record: Callable[[int, dict[str, float] | None], None], first: int = 0) -> None:
+        """Read around every step of the optimizer from now on.
+
+        Args:
+            record: Called after every step with its index, and with the numbers where a record is due, else None.
+            first: Index of the next step.
+        """
+        self._record, self.step = record, first
+        before = self._optimizer.register_step_pre_hook(self._pre_step)
+        self._after = self._optimizer.register_step_post_hook(self._post_step)
+        self._handles += [before, self._after]
+        # Rules attached to the optimizer act in hooks too. The weights before the step are those before all of them,
+        # and the weights after it those after all of them: be the first, and then the last.
+        cast(_Hooks, self._optimizer._optimizer_step_pre_hooks).move_to_end(before.id, last=False)
+
+    @_outside_graphs
+    def _pre_step(self, *_: Any) -> None:
+        hooks = cast(_Hooks, self._optimizer._optimizer_step_post_hooks)
+        if next(reversed(hooks)) != self._after.id:  # a rule may be newer
+            hooks.move_to_end(self._after.id)
+        self._guarded("reading the step", lambda: self.before_step(self.step))
+
+    @_outside_graphs
+    def _post_step(self, *_: Any) -> None:
+        measured = self._guarded("reading the step", lambda: self.after_step(self.step))
+        step, self.step = self.step, self.step + 1
+        assert self._record is not None
+        self._record(step, measured)
+
+    def _guarded(self, what: str, act: Callable[[], Any]) -> Any:
+        """Do something; where the training is somebody else's, an error is told once and never stops it."""
+        if not self._guest:
+            return act()
+        try:
+            return act()
+        except Exception as error:  # whatever a foreign model, optimizer or probe raises
+            if what not in self.failures:
+                self.failures[what] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+                warnings.warn(
+                    f"decaylab: {what} failed ({self.failures[what]}); the training goes on without it", stacklevel=4
+                )
+            return None
+
+    @property
+    def parameters(self) -> Mapping[str, Tensor]:
+        """The parameters that are watched, by name."""
+        return self._watched.named if self._watched is not None else {}
+
+    @property
+    def changes(self) -> Sequence[Change]:
+        """Parameters that came or went while training."""
+        return self._watched.changes if self._watched is not None else ()
+
+    @property
+    def has_stepped(self) -> bool:
+        """Whether a step was seen."""
+        return bool(self._rates)
+
+    def sources(self) -> list[DecaySource]:
+        """Return everything that decays the parameters, as it was in the last step."""
+        return sources(self._optimizer, self._rates, list(self.parameters.values()), self._elapsed, self._check)
+
     def due(self, step: int) -> bool:
         """Whether ``step`` is recorded."""
-        return bool(self._parameters) and step % self.every == 0
+        return bool(self.parameters) and step % self.every == 0
 
     def before_step(self, step: int) -> None:
         """Call right before the optimizer steps.
@@ -139,14 +216,28 @@ class ProbeRunner:
         Args:
             step: Index of this step, counted by the caller.
         """
-        if not self._parameters or self._captured():
+        if self._watched is None or self._captured():
             return
-        self._rates = read_rates(self._optimizer)
+        due = step % self.every == 0
+        if self._watched.look(step, thoroughly=due):
+            self._elapsed.follow(self._watched.named)
+            self._reader.look()
+            if self._microbatches is not None:
+                self._microbatches.disarm()
+                self._microbatches = MicrobatchHooks(self._watched.named)
+        elif due:
+            self._reader.look()
+        parameters = self._watched.named
+        if not parameters:
+            return
+        self._rates = self._check.corrected(read_rates(self._optimizer, self._reader))
         self._ready, self._stepped = step, False
-        self._had_gradients = any(p.grad is not None for p in self._parameters.values())
+        self._had_gradients = any(p.grad is not None for p in parameters.values())
         self._previous = None
-        if self.due(step) and "previous" in self._needs:
-            self._previous = {name: p.detach().clone() for name, p in self._parameters.items()}
+        if due:
+            self._check.before(self._rates)
+            if "previous" in self._needs:
+                self._previous = {name: p.detach().clone() for name, p in parameters.items()}
 
     def _captured(self) -> bool:
         """Whether the step goes into a CUDA graph, which would break on reading a number and replays without us."""
@@ -172,11 +263,19 @@ class ProbeRunner:
         self._ready, self._stepped = None, False
         if ready != step or not stepped:
             return None
+        due, decay = self.due(step), None
+        if due:
+            parameters = list(self.parameters.values())
+            self._rates = self._check.after(self._rates, parameters, self._guest)
+            families = [self._reader.family(i) for i in range(len(self._rates))]
+            decay = self._check.measured(self._rates, parameters, families)
+            if decay is not None:
+                self._elapsed.hold(decay.long_run)
         decays = (decay for group in self._rates for decay in group.decays)
         self._elapsed.count(decays, getattr(self._optimizer, "found_inf", None), self._had_gradients)
         measured = None
-        if self.due(step):
-            measured = self._measure(step)
+        if due:
+            measured = self._measure(step, decay)
             self._previous = None
         if self._microbatches is not None:
             self._microbatches.disarm()
@@ -194,8 +293,9 @@ class ProbeRunner:
 
     def close(self) -> None:
         """Remove every hook from parameters and optimizer."""
-        if self._handle is not None:
-            self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
         if self._microbatches is not None:
             self._microbatches.disarm()
 
@@ -203,23 +303,26 @@ class ProbeRunner:
         self._stepped = True
 
     @torch.no_grad()
-    def _measure(self, step: int) -> dict[str, float]:
-        context = self._context(step)
+    def _measure(self, step: int, decay: MeasuredDecay | None) -> dict[str, float]:
+        context = self._context(step, decay)
         values: Measurement = {}
         for probe in self.probes:
-            values |= probe.measure(context)
+            found = self._guarded(f"the probe {probe.name!r}", partial(probe.measure, context))
+            values |= found or {}
         return to_floats(values)
 
-    def _context(self, step: int) -> Context:
-        device = next(iter(self._parameters.values())).device
-        weights = self._parameters.values()
-        rates = spread(self._optimizer, self._rates, weights, device, accurate(device), self._elapsed)
+    def _context(self, step: int, decay: MeasuredDecay | None) -> Context:
+        named = self.parameters
+        device = next(iter(named.values())).device
+        rates = spread(
+            self._optimizer, self._rates, named.values(), device, accurate(device), self._elapsed, decay
+        )  # fmt: skip
         return Context(
             step=step,
             model=self._model,
-            parameters={name: p.detach() for name, p in self._parameters.items()},
-            roles=self._roles,
-            gradients={name: entries(p.grad) for name, p in self._parameters.items() if p.grad is not None},
+            parameters={name: p.detach() for name, p in named.items()},
+            roles=self._watched.roles if self._watched is not None else {},
+            gradients={name: entries(p.grad) for name, p in named.items() if p.grad is not None},
             previous=self._previous,
             optimizer=self._optimizer,
             rates=rates,

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from decaylab.conventions import step_decay
+from decaylab.conventions.step_decay import MEASURED, DecayTerms
 from decaylab.decay.fused_kernel import Convention
 from decaylab.decay.rule import DecayRule, Part, Scalar, ShrinkRule, Step
 from decaylab.errors import DecaylabError
@@ -34,6 +36,10 @@ class L2(DecayRule):
     def native_decay(self, part: Part, step: Step) -> Scalar | None:
         """Return lambda."""
         return self.weight_decay * part.strength
+
+    def decay_terms(self, part: Part) -> DecayTerms:
+        """State lambda, the coefficient in the gradient."""
+        return DecayTerms(coupled=self.weight_decay * part.strength)
 
     def before(self, step: Step) -> None:
         """Put ``g + lambda p`` in the place of every gradient; `attach` puts the user's back after the step."""
@@ -81,7 +87,7 @@ class Decoupled(ShrinkRule):
 
     def shrink(self, part: Part, step: Step | None) -> Scalar:
         """Return ``lr lambda``."""
-        return part.lr * (self.weight_decay * part.strength)
+        return step_decay.decoupled(part.lr, self.weight_decay * part.strength)
 
     def native_decay(self, part: Part, step: Step) -> Scalar | None:
         """Return lambda."""
@@ -121,7 +127,7 @@ class Independent(_OverPeak):
 
     def shrink(self, part: Part, step: Step | None) -> Scalar:
         """Return ``lambda lr / lr_max``."""
-        return part.lr * (self.weight_decay * part.strength / part.find_max_lr())
+        return step_decay.independent(part.lr, self.weight_decay * part.strength, part.find_max_lr())
 
     def native_decay(self, part: Part, step: Step) -> Scalar | None:
         """Return ``lambda / lr_max``."""
@@ -161,7 +167,7 @@ class QuadraticLR(ShrinkRule):
 
     def shrink(self, part: Part, step: Step | None) -> Scalar:
         """Return ``lr^2 lambda``."""
-        return part.lr * part.lr * (self.weight_decay * part.strength)
+        return step_decay.quadratic(part.lr, self.weight_decay * part.strength)
 
     def native_decay(self, part: Part, step: Step) -> Scalar | None:
         """Return ``lr lambda``."""
@@ -183,11 +189,11 @@ class Corrected(_OverPeak):
 
     def shrink(self, part: Part, step: Step | None) -> Scalar:
         """Return ``lambda lr^2 / lr_max``."""
-        return part.lr * part.lr * (self.weight_decay * part.strength / part.find_max_lr())
+        return step_decay.corrected(part.lr, self.weight_decay * part.strength, part.find_max_lr())
 
     def native_decay(self, part: Part, step: Step) -> Scalar | None:
         """Return ``lambda lr / lr_max``."""
-        return part.lr * (self.weight_decay * part.strength / part.find_max_lr())
+        return step_decay.independent(part.lr, self.weight_decay * part.strength, part.find_max_lr())
 
 
 @dataclass(frozen=True)
@@ -207,12 +213,19 @@ class Cautious(DecayRule):
 
     def check(self, optimizer: Optimizer, part: Part) -> None:
         """Refuse a decay that takes a whole weight or more in one step."""
-        self._refuse_flip(part.lr * (self.weight_decay * part.strength))
+        self._refuse_flip(self._largest_share(part))
+
+    def decay_terms(self, part: Part) -> DecayTerms:
+        """State that the share is measured: which entries decay, the update decides."""
+        return MEASURED
+
+    def _largest_share(self, part: Part) -> Scalar:
+        return step_decay.decoupled(part.lr, self.weight_decay * part.strength)
 
     def after(self, step: Step) -> None:
         """Take ``lr lambda p`` from the weights whose update did not point away from zero."""
         for part in step.parts:
-            coefficient = part.lr * (self.weight_decay * part.strength)
+            coefficient = self._largest_share(part)
             self._refuse_flip(coefficient)
             if not isinstance(coefficient, Tensor) and coefficient == 0:
                 continue

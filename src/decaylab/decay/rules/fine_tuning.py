@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from decaylab.conventions.step_decay import MEASURED, DecayTerms
 from decaylab.decay.rule import DecayRule, Part, Scalar, Step
 from decaylab.decay.rules.classic import add_to_gradients, half_square_sum
 from decaylab.errors import unknown
@@ -39,6 +41,10 @@ class _Anchored(DecayRule):
             for p in params:
                 state[p]["anchor"] = p.detach().clone()
 
+    def decay_terms(self, part: Part) -> DecayTerms:
+        """State that the pull is towards the anchor, by a share that is measured."""
+        return DecayTerms(share=math.nan, target="anchor") if self.anchor == "initial" else MEASURED
+
     def offsets(self, part: Part, step: Step) -> list[Tensor]:
         """Return ``p - p_0`` for every tensor on this rank; for the anchor zero the weights themselves, not copies."""
         if self.anchor == "zero":
@@ -60,6 +66,12 @@ class L2ToAnchor(_Anchored):
     """
 
     edits_gradients: ClassVar[bool] = True
+
+    def decay_terms(self, part: Part) -> DecayTerms:
+        """State lambda in the gradient where the anchor is zero; a pull towards the anchor otherwise."""
+        if self.anchor == "zero":
+            return DecayTerms(coupled=self.weight_decay * part.strength)
+        return super().decay_terms(part)
 
     def before(self, step: Step) -> None:
         """Put ``g + lambda (p - p_0)`` in the place of every gradient; `attach` puts the user's back after the step."""

@@ -9,7 +9,9 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from decaylab.decay.rule import DecayRule, Rule, Step
+from decaylab.conventions import step_decay
+from decaylab.conventions.step_decay import HELD_NORM, DecayTerms
+from decaylab.decay.rule import DecayRule, Part, Rule, Step
 from decaylab.errors import DecaylabError, unknown
 from decaylab.tensors.foreach import by_kind, norms, safe_ratio, scale_, squared_norms, widened
 from decaylab.tensors.sharding import local
@@ -54,10 +56,14 @@ class WeightNormControl(DecayRule):
             for p, norm in zip(kind, norms(kind).unbind(), strict=True):
                 state[p]["norm"] = norm
 
+    def decay_terms(self, part: Part) -> DecayTerms:
+        """State that a norm is approached."""
+        return HELD_NORM
+
     def after(self, step: Step) -> None:
         """Pull every norm towards its target."""
         for part in step.parts:
-            rate = part.lr * (self.weight_decay * part.strength / part.find_max_lr())
+            rate = step_decay.independent(part.lr, self.weight_decay * part.strength, part.find_max_lr())
             if not isinstance(rate, Tensor) and rate == 0:
                 continue
             target = self.ratio * step.column(part, "norm") if self.target is None else self.target
@@ -117,6 +123,10 @@ class Constrained(Rule):
                     state[p]["square"] = square
                     state[p]["growth"] = torch.full_like(square, -math.inf)
 
+    def decay_terms(self, part: Part) -> DecayTerms:
+        """State that a norm is bounded."""
+        return HELD_NORM
+
     def after(self, step: Step) -> None:
         """Move the multipliers and shrink the tensors above their bound."""
         for part in step.parts:
@@ -173,6 +183,10 @@ class Hyperball(Rule):
                 now = torch.where(now > 0, self.radius, now)
             for p, value in zip(kind, now.unbind(), strict=True):
                 state[p]["radius"] = value
+
+    def decay_terms(self, part: Part) -> DecayTerms:
+        """State that a norm is held."""
+        return HELD_NORM
 
     def after(self, step: Step) -> None:
         """Replace the optimizer's step by one of length ``lr R`` in its direction, and return to the sphere."""

@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from decaylab.decay.rule import Rule, Step
+from decaylab.conventions.step_decay import HELD_NORM, DecayTerms
+from decaylab.decay.rule import Part, Rule, Step
 from decaylab.errors import DecaylabError
 from decaylab.tensors.foreach import by_kind, exact, multiply_, norms, safe_ratio, scale_, squared_norms, wide, widened
 from decaylab.tensors.sharding import is_sharded, local, refuse_split_rows
@@ -23,6 +24,10 @@ class _Projection(Rule):
 
     norm_based: ClassVar[bool] = True
     decays: ClassVar[bool] = False
+
+    def decay_terms(self, part: Part) -> DecayTerms:
+        """State that a norm is held or bounded."""
+        return HELD_NORM
 
     def _check_number(self, name: str, value: float | None) -> None:
         if value is not None and not 0 < value < math.inf:

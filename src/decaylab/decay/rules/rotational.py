@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from decaylab.conventions import step_decay
+from decaylab.conventions.equilibrium import Optimizer as Family
+from decaylab.conventions.equilibrium import RotationInputs, update_ratio
+from decaylab.conventions.step_decay import HELD_NORM, DecayTerms
 from decaylab.decay.rule import DecayRule, Part, Scalar, Step, is_sgd
 from decaylab.errors import DecaylabError, unknown
 from decaylab.tensors.foreach import pieces, safe_ratio, wide, widened
@@ -79,6 +83,10 @@ class Rotational(DecayRule):
                 f"{kind}: give kind='sgdm', or another rule"
             )
 
+    def decay_terms(self, part: Part) -> DecayTerms:
+        """State that norms are held: lambda sets the rotation alone."""
+        return HELD_NORM
+
     def _kind(self, optimizer: Optimizer, group: dict[str, Any]) -> str:
         if self.kind != "auto":
             return self.kind
@@ -95,16 +103,19 @@ class Rotational(DecayRule):
 
     def rotation(self, optimizer: Optimizer, part: Part) -> Scalar:
         """Return ``eta``, the rotation a step in radians."""
-        rate = part.lr * (self.weight_decay * part.strength)
-        kind = self._kind(optimizer, part.group)
-        if kind == "sgdm":
-            rate = rate * 2 / (1 + part.group.get("momentum", 0.0))
+        coefficient, group = self.weight_decay * part.strength, part.group
+        kind = self._kind(optimizer, group)
+        if kind == "sgdm":  # L2's share, which the buffer multiplies by 1 / (1 - momentum)
+            momentum = float(group.get("momentum", 0.0))
+            share, inputs = (
+                step_decay.coupled(part.lr, coefficient, momentum),
+                RotationInputs(optimizer="sgd", momentum=momentum),
+            )
         else:
-            b1, b2 = (float(beta) for beta in part.group["betas"])
-            if kind == "adamw":
-                rate = rate * 2 * (1 - b1) / (1 + b1)
-            else:
-                rate = rate * math.pi * ((1 - b1) ** 2 + b1**2 * (1 - b2) / (1 + b2))
+            family: Family = "lion" if kind == "lion" else "adamw"
+            b1, b2 = (float(beta) for beta in group["betas"])
+            share, inputs = step_decay.decoupled(part.lr, coefficient), RotationInputs(optimizer=family, betas=(b1, b2))
+        rate: Scalar = share * (2 * (update_ratio(inputs) or 0.0))
         return rate.sqrt() if isinstance(rate, Tensor) else math.sqrt(rate)
 
     def prepare(self, params: list[Tensor], state: dict[Tensor, dict[str, Tensor]], shared: dict[str, float]) -> None:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from decaylab.conventions import step_decay
+from decaylab.conventions.step_decay import MEASURED, DecayTerms
 from decaylab.decay.rule import Part, Scalar, ShrinkRule, Step, is_sgd
 from decaylab.errors import DecaylabError
 from decaylab.tensors.foreach import Tensors, by_kind, exact, squared_norms, sums
@@ -47,12 +49,17 @@ class Scheduled(ShrinkRule):
         if not adams:
             super().check(optimizer, part)
 
+    def decay_terms(self, part: Part) -> DecayTerms:
+        """State the share for SGD; for Adam it is measured, because it follows the gradients of the step."""
+        return MEASURED if "betas" in part.group else DecayTerms(share=self.shrink(part, None))
+
     def shrink(self, part: Part, step: Step | None) -> Scalar:
         """Return ``c_t`` of AdamS or SGDS."""
-        rate = part.lr * (self.weight_decay * part.strength)
+        coefficient = self.weight_decay * part.strength
         if "betas" not in part.group:
-            scale: float = (1 - part.group.get("dampening", 0)) / (1 - part.group["momentum"])
-            return rate * scale
+            momentum, dampening = part.group["momentum"], part.group.get("dampening", 0.0)
+            return step_decay.stable_sgd(part.lr, coefficient, momentum, dampening)
+        rate = step_decay.decoupled(part.lr, coefficient)
         if step is None or (not isinstance(rate, Tensor) and rate == 0):
             return rate
         return rate * self._inverse_root(step).to(part.weights[0].device)

@@ -1,0 +1,42 @@
+"""What a log knows beside its records: what decays, which parameters came or went, what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from decaylab.probes.decay_account import DecaySource
+from decaylab.probes.watched_parameters import Change
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """See the module.
+
+    Attributes:
+        sources: Everything that decays parameters, as it was in the last step.
+        changes: Parameters that came or went.
+        failures: First error of each probe and sink that failed, by name.
+        optimizer: Name of the optimizer's class.
+        unseen: The weights have changed, but the optimizer's ``step`` was never called.
+        total_steps: Length of the run, where it is known.
+        step: Steps so far.
+    """
+
+    sources: tuple[DecaySource, ...] = ()
+    changes: tuple[Change, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
+    optimizer: str = ""
+    unseen: bool = False
+    total_steps: int | None = None
+    step: int = 0
+
+    @property
+    def acting(self) -> tuple[DecaySource, ...]:
+        """Sources that take weight from at least one parameter that a step has moved, or hold its norm."""
+        return tuple(s for s in self.sources if s.moved and s.knowledge != "none")
+
+    @property
+    def last_change(self) -> int | None:
+        """Step since which the parameters are those of now; None where they always were."""
+        return self.changes[-1].step if self.changes else None
