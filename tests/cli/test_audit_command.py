@@ -17,6 +17,19 @@ def pair():
     network = model()
     return network, torch.optim.AdamW(network.parameters(), weight_decay=0.5)
 
+def two():
+    network = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
+    muon = torch.optim.Muon([network[0].weight], lr=0.1, weight_decay=0.2)
+    adamw = torch.optim.AdamW([network[0].bias, *network[1].parameters()], weight_decay=0.0)
+    return network, [muon, adamw]
+
+def ruled():
+    from decaylab import attach, decay
+    network = model()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    attach(optimizer, decay.Decoupled(0.3))
+    return network, optimizer
+
 def wrong():
     return 3
 
@@ -87,3 +100,13 @@ def test_a_model_may_stand_in_a_file(tmp_path, capsys):
     (tmp_path / "broken.py").write_text("1 / 0\n")
     assert main(["audit", "--load", f"{tmp_path / 'broken.py'}:build"]) == 2
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_several_optimizers_and_attached_rules(own, capsys):
+    assert main(["audit", "--load", f"{own}:two", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert [row["optimizer"] for row in rows.values()] == ["Muon", "AdamW", "AdamW", "AdamW"]
+    assert (rows["0.weight"]["weight_decay"], rows["0.weight"]["by"], rows["0.weight"]["warns"]) == (0.2, "Muon", False)
+    assert main(["audit", "--load", f"{own}:ruled"]) == 0
+    out = capsys.readouterr().out
+    assert "0.3 Decoupled" in out and "WARNING: the rule Decoupled decays it by 0.3" in out

@@ -28,7 +28,8 @@ def audit(
     Args:
         model: One of the networks here: gpt2, vgg16, vgg16_bn, vgg_small, resnet18, resnet34, resnet_small.
         load: Your own, as package.module:name: a model, or a function without arguments that returns a model or a pair
-            (model, optimizer). With the optimizer the table shows what it really decays.
+            (model, optimizer), or several optimizers: (model, [muon, adamw]). With them the table shows what really
+            decays, by which of them or by which attached rule.
         decay: Roles that decay; matrix covers the head.
         include: Decay these also: roles, parts of parameter names, or patterns with an asterisk.
         exclude: Never decay these.
@@ -60,13 +61,15 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _loaded(target: str) -> tuple[Any, Any]:
     from torch import nn
-    from torch.optim import Optimizer
+
+    from decaylab.params.acting_decay import optimizers_of
 
     found = built(target)
-    model, optimizer = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
-    if not isinstance(model, nn.Module) or not isinstance(optimizer, Optimizer | None):
+    model, *optimizers = found if isinstance(found, (tuple, list)) and found else (found,)
+    if not isinstance(model, nn.Module):
         raise DecaylabError(f"{target} gave {type(found).__name__}: a model or (model, optimizer) is needed")
-    return model, optimizer
+    given = optimizers[0] if len(optimizers) == 1 else optimizers or None
+    return model, optimizers_of(given) or None
 
 
 def _gpt2() -> Any:

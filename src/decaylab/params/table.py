@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from torch.optim import Optimizer
 
 from decaylab.errors import DecaylabError
 from decaylab.extras import optional
+from decaylab.params.acting_decay import Acting, acting_decay, optimizers_of
 from decaylab.params.groups import UNDECIDED, decayed
 from decaylab.params.role import UNKNOWN, ReportedRole, Role, assign, suggested
 
@@ -28,10 +28,13 @@ class AuditRow:
         shape: Its shape.
         numel: Number of elements.
         trainable: Whether it requires a gradient; a frozen parameter neither moves nor decays.
-        decay: Whether it decays: by the optimizer's groups where the audit saw one, otherwise by the roles.
-        weight_decay: The coefficient of its group in the optimizer; None where the audit saw none.
+        decay: Whether it decays: by what the optimizers do where the audit saw some, otherwise by the roles.
+        weight_decay: The coefficient that acts on it, its group's or an attached rule's; None where the audit saw no
+            optimizer, or the rule has no coefficient.
         why: The reasons for the role and for the decay, and a warning where the optimizer does otherwise.
         warns: Whether the optimizer does something else than the roles say.
+        by: Who decays it: the class of an optimizer or of an attached rule; empty for nobody.
+        optimizer: The class of the optimizer that holds it; empty where none does.
     """
 
     name: str
@@ -43,13 +46,21 @@ class AuditRow:
     weight_decay: float | None
     why: str
     warns: bool = False
+    by: str = ""
+    optimizer: str = ""
 
 
 @dataclass(frozen=True, repr=False)
 class Audit:
-    """The rows of an audit. Printing it prints the table with its totals."""
+    """The rows of an audit. Printing it prints the table with its totals.
+
+    Attributes:
+        rows: The rows.
+        foreign: How many parameters the optimizers hold that are not the model's.
+    """
 
     rows: tuple[AuditRow, ...]
+    foreign: int = 0
 
     def __iter__(self) -> Iterator[AuditRow]:
         return iter(self.rows)
@@ -121,12 +132,14 @@ class Audit:
         lines.append(f"{'all':<9}  {len(self.rows):>4} tensors  {elements:>14,} elements  {decays:>14,} decay{share}")
         if self.warnings:
             lines.append(f"{len(self.warnings)} of them: the optimizer does something else than the roles say")
+        if self.foreign:
+            lines.append(f"{self.foreign} parameters of the optimizer are not the model's, and are not listed")
         return "\n".join(lines)
 
 
 def audit(
     model: nn.Module,
-    optimizer: Optimizer | None = None,
+    optimizer: Any = None,
     *,
     decay: Iterable[Role] = ("matrix", "embedding"),
     include: Iterable[str] = (),
@@ -137,9 +150,11 @@ def audit(
 
     Args:
         model: Any module.
-        optimizer: Where it is given, the table shows what this optimizer does (its groups' ``weight_decay``, or
-            ``decay=False``), and warns of every parameter that it decays against the roles, leaves out against the
-            roles, or does not hold at all.
+        optimizer: An optimizer, or a list, tuple or mapping of several (Muon beside AdamW); wrappers are taken off.
+            Where it is given, the table shows what acts: the groups' ``weight_decay`` as it is now, attached rules,
+            and for classes that are not torch's whether the coefficient does anything, in a trial step of a small
+            copy. It warns of every parameter that is decayed against the roles, left out against the roles, held by
+            two optimizers, or by none.
         decay: The roles that should decay, as in `decaylab.params.decay_groups`.
         include: Should decay also.
         exclude: Should never decay.
@@ -149,29 +164,27 @@ def audit(
         The table: print it, iterate over its rows, or take ``to_frame()``.
 
     Raises:
-        DecaylabError: As in `decaylab.params.decay_groups`; or the optimizer holds a parameter of another model.
+        DecaylabError: As in `decaylab.params.decay_groups`; or the optimizer holds no parameter of the model.
     """
     verdicts = decayed(assign(model, roles), decay=decay, include=include, exclude=exclude, strict=False)
-    held = _held(optimizer)
-    if optimizer is not None:
-        foreign = len(held.keys() - {id(item.parameter) for item, _, _ in verdicts})
-        if foreign:
-            raise DecaylabError(
-                f"the optimizer holds {foreign} parameters that are not the model's: audit its own model"
-            )
+    optimizers = optimizers_of(optimizer)
+    held = acting_decay(optimizers)
+    foreign = len(held.keys() - {id(item.parameter) for item, _, _ in verdicts})
+    if foreign and foreign == len(held):
+        raise DecaylabError(f"the optimizer holds {foreign} parameters that are not the model's: audit its own model")
     rows = []
     for item, expected, reason in verdicts:
         trainable = item.parameter.requires_grad
+        here = held.get(id(item.parameter), [])
+        acting = here[0] if here else None
         decays, coefficient, remark = expected and trainable, None, ""
         open_ = item.role == UNKNOWN and reason == UNDECIDED
         if open_:
             reason += f'; say roles={{"{item.name}": "{suggested(item.parameter)}"}} or another role'
         if not trainable:
             reason = "frozen"
-        elif optimizer is not None:
-            decays, coefficient, remark = _actual(item.parameter, held, expected)
-            if open_ and coefficient is not None:
-                remark = ""  # nothing was expected of it, so the optimizer does nothing wrong
+        elif optimizers:
+            decays, coefficient, remark = _actual(here, expected, open_)
         rows.append(
             AuditRow(
                 name=item.name,
@@ -182,48 +195,46 @@ def audit(
                 decay=decays,
                 weight_decay=coefficient,
                 why="; ".join(part for part in (item.why, reason, remark) if part),
-                warns=remark.startswith("WARNING"),
+                warns="WARNING" in remark,
+                by=acting.by if acting is not None and trainable else "",
+                optimizer=" and ".join(entry.optimizer for entry in here),
             )
         )
-    return Audit(tuple(rows))
+    return Audit(tuple(rows), foreign)
 
 
-def _held(optimizer: Optimizer | None) -> dict[int, float | None]:
-    """Parameter id to the coefficient that its group applies; None where an attached rule decides instead."""
-    if optimizer is None:
-        return {}
-    held: dict[int, float | None] = {}
-    for group in optimizer.param_groups:
-        coefficient = group.get("weight_decay")
-        if not group.get("decay", True):
-            coefficient = 0.0
-        elif "decay" in group and coefficient == 0:  # marked to decay, but not by the optimizer's own term
-            coefficient = None
-        for parameter in group["params"]:
-            held[id(parameter)] = None if coefficient is None else float(coefficient)
-    return held
+def _actual(here: list[Acting], expected: bool, open_: bool) -> tuple[bool, float | None, str]:
+    """Whether a parameter decays, by how much, and a remark where that needs one.
 
-
-def _actual(
-    parameter: nn.Parameter, held: Mapping[int, float | None], expected: bool
-) -> tuple[bool, float | None, str]:
-    """Whether the optimizer decays the parameter, by how much, and a remark where that needs one."""
-    if id(parameter) not in held:
+    Args:
+        here: What each optimizer that holds it does to it.
+        expected: Whether it should decay by its role.
+        open_: Nobody decided about it, so that nothing is expected.
+    """
+    if not here:
         return False, None, "WARNING: trainable, but not in the optimizer"
-    coefficient = held[id(parameter)]
-    if coefficient is None:
-        return expected, None, "" if not expected else "left to an attached rule (the group's own weight_decay is 0)"
-    decays = coefficient != 0
-    if decays and not expected:
-        return decays, coefficient, f"WARNING: the optimizer decays it by {coefficient:g}"
-    if expected and not decays:
-        return decays, coefficient, "WARNING: the optimizer does not decay it"
-    return decays, coefficient, ""
+    acting = next((entry for entry in here if entry.decays), here[0])
+    remarks = [entry.remark for entry in here if entry.remark]
+    if len(here) > 1:
+        remarks.append(f"WARNING: held by {len(here)} optimizers, {' and '.join(entry.optimizer for entry in here)}")
+    if not open_ and not any(entry.warns for entry in here):
+        if acting.decays and not expected:
+            size = "" if acting.coefficient is None else f" by {acting.coefficient:g}"
+            remarks.append(f"WARNING: {_who(acting)} decays it{size}")
+        elif expected and not acting.decays:
+            remarks.append("WARNING: the optimizer does not decay it")
+    return acting.decays, acting.coefficient, "; ".join(remarks)
+
+
+def _who(acting: Acting) -> str:
+    return "the optimizer" if acting.by in ("", acting.optimizer) else f"the rule {acting.by}"
 
 
 def _decay_text(row: AuditRow) -> str:
     if not row.trainable:
         return "frozen"
-    if row.weight_decay is not None and row.decay:
-        return f"{row.weight_decay:g}"
-    return "yes" if row.decay else "no"
+    if not row.decay:
+        return "no"
+    if row.weight_decay is None:
+        return "yes"
+    return f"{row.weight_decay:g}" + (f" {row.by}" if row.by and row.by != row.optimizer else "")
