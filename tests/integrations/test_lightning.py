@@ -196,3 +196,21 @@ def test_layers_unfrozen_later_decay_by_their_roles(tmp_path):
     }
     assert covered == {id(module.net[0].weight), id(module.net[3].weight)}
     assert module.net[0].weight.norm().item() < norm / 8  # four steps of 1/2, and small updates
+
+
+def test_layers_unfrozen_later_whose_role_is_unknown_are_said():
+    from decaylab.integrations.installing import Installation
+
+    class Gate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mix = nn.Parameter(torch.ones(2, 2), requires_grad=False)
+
+    model = nn.Sequential(nn.Linear(2, 2), Gate())
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    handle = Installation(rule=decay.Decoupled(0.1)).attach(model, optimizer)
+    model[1].mix.requires_grad_(True)
+    optimizer.add_param_group({"params": [model[1].mix]})
+    with pytest.warns(UserWarning, match=r"of shape \(2, 2\) that joined the optimizer does not decay .*not known"):
+        optimizer.step()
+    assert not handle.covers(optimizer.param_groups[1], model[1].mix)

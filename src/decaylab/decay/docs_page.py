@@ -23,14 +23,28 @@ handle = decay.attach(optimizer, decay.Corrected(weight_decay=0.1))            #
 handle.remove()
 ```
 
-* The optimizer's own `weight_decay` must be 0, or attaching is refused: weights would decay twice.
-* `params=` takes the parameters to act on. Without it the rule acts on every parameter of every group, also of groups
-  added later, except groups with `decay=False` (as `decaylab.decay_groups` makes them).
+* The optimizer's own `weight_decay` must be 0, or attaching is refused: weights would decay twice. One that a group is
+  given later (by a schedule, by joining) is left out while the rule acts on the whole group, and said once.
+* `params=` takes the parameters to act on, or a function that tells of a parameter whether to, also of those that join
+  later. Without it the rule acts on every parameter of every group, also of groups added later, except groups with
+  `decay=False` (as `decaylab.decay_groups` makes them). Who decays is kept by parameter: a state of somebody else,
+  whose groups have no such key or another `weight_decay`, changes nothing.
+* Attaching the same rule to the same parameters again returns its handle. `with decay.attach(...)` takes the rule off
+  at the end of the block, after exceptions too.
 * Several rules can be attached, to different parameters, or a projection after a decay. They act in the order of
   attaching.
-* The rule's state is in `optimizer.state_dict()`. Attach first, then load. `copy.deepcopy(optimizer)` and pickle leave
-  hooks out, and so the rule: attach again.
+* Wrappers are taken off: accelerate's, Lightning's, and SAM with its base optimizer. An optimizer that is stepped by
+  other methods than `step()` is refused; one whose other methods nobody knows of is said, once its weights moved
+  without a step.
+* The rule's state is in `optimizer.state_dict()`; attach first and load then, or load first. It travels with torch,
+  accelerate, the transformers `Trainer`, Lightning (also saved after the fit) and `torch.distributed.checkpoint`,
+  flattened or not. A loaded state that has nothing of the rule is said. `copy.deepcopy(optimizer)` and pickle leave
+  hooks out, and so the rule, which is said too: attach it to the copy, where it goes on.
 * A parameter whose gradient is `None` is never touched. What a rule does where the gradient is zero is said below.
+* A sparse gradient (`nn.Embedding(sparse=True)`) decays every row of its weight, also those that the batch did not use;
+  with `L2` the optimizer then gets a dense gradient, which `SparseAdam` refuses. `rows="touched"` acts only on the rows
+  that the gradient has entries for (of a dense gradient: rows that are not zero), for rules that look at one entry at a
+  time.
 * A rule with a `weight_decay` takes a schedule of its own, on top of what it does with the learning rate:
   `schedule=DecaySchedule(kind="cosine_to_zero"), total_steps=10_000` (`constant`, `with_lr`, `cosine_to_zero`,
   `early_only`, `step`). Steps are counted from attaching.

@@ -15,6 +15,7 @@ from decaylab.decay import Handle, Rule, attach
 from decaylab.errors import DecaylabError
 from decaylab.monitor.log import Log, Sink, watch
 from decaylab.params import Role, assign, decayed
+from decaylab.params.groups import UNDECIDED
 from decaylab.params.inner_optimizer import inner_optimizer
 from decaylab.probes.context import Probe
 from decaylab.probes.registry import DEFAULT_PROBES
@@ -96,30 +97,34 @@ class Installation:
 
 
 class _ByRole:
-    """Whether a parameter decays by its role in a model, which is looked at again when an unknown one joins."""
+    """Whether a parameter decays by its role in a model; one whose role nobody knows is said when it joins later."""
 
     def __init__(self, installation: Installation, model: nn.Module) -> None:
         self._installation, self._model = installation, model
-        self._decays = self._look()
-        self._unknown: dict[Tensor, None] = {}
+        self._open: set[Tensor] = set()
+        self._said: set[Tensor] = set()
+        self._decays = self._look(strict=True)
 
     def __call__(self, param: Tensor) -> bool:
-        if param not in self._decays and param not in self._unknown:
-            try:
-                self._decays = self._look()
-            except DecaylabError as error:
-                warnings.warn(
-                    f"a parameter that joined the optimizer does not decay by the rule: {error}", stacklevel=2
-                )
-            if param not in self._decays:
-                self._unknown[param] = None
+        if param not in self._decays and param not in self._said:
+            self._decays = self._look(strict=False)  # the model has grown
+        unknown = param not in self._decays or (param in self._open and param.requires_grad)
+        if unknown and param not in self._said:
+            self._said.add(param)
+            warnings.warn(
+                f"a parameter of shape {tuple(param.shape)} that joined the optimizer does not decay by the rule: its "
+                f"role is not known; give the callback roles=",
+                stacklevel=2,
+            )
         return self._decays.get(param, False)
 
-    def _look(self) -> dict[Tensor, bool]:
+    def _look(self, strict: bool) -> dict[Tensor, bool]:
         asked = self._installation
         items = assign(self._model, asked.roles)
         chosen = cast(tuple[Role, ...], asked.decay)
-        return {item.parameter: yes for item, yes, _ in decayed(items, decay=chosen, exclude=asked.exclude)}
+        verdicts = decayed(items, decay=chosen, exclude=asked.exclude, strict=strict)
+        self._open = {item.parameter for item, _, reason in verdicts if reason == UNDECIDED}
+        return {item.parameter: yes for item, yes, _ in verdicts}
 
 
 class _SharedSink:
