@@ -7,6 +7,8 @@ import math
 import pytest
 
 from decaylab.advice import Reference, advise
+from decaylab.conventions import explain
+from decaylab.conventions.reading import reading
 from decaylab.errors import DecaylabError
 from decaylab.schedules import Schedule
 
@@ -27,7 +29,7 @@ def test_the_blogs_run():
     assert _find(advise(**BLOG, lr=1.4e-3), "weight_decay", "Power Lines").value == pytest.approx(0.0963, rel=2e-3)
     assert advice.size.steps == 33_165
     assert "0.01 was better" in advice.measured
-    assert advice.weight_decays_to_try == (0.01, 0.1, 0.17)
+    assert advice.weight_decays_to_try == (0.01, 0.023, 0.1, 0.17)
     assert [one.quantity for one in advice.recommendations] == sorted(
         (one.quantity for one in advice.recommendations), key=["weight_decay", "learning_rate", "batch_size"].index
     )
@@ -79,7 +81,7 @@ def test_vision():
     one = _find(advice, "weight_decay", "timescale")
     assert one.high == pytest.approx(1 / (0.1 * 10 * 391)) and one.high / one.low == pytest.approx(200)
     assert one.low < 5e-4 < one.high  # the usual setting for this run
-    assert len(advice.weight_decays_to_try) == 3 and advice.measured is None
+    assert {4.8e-5, 1.8e-4, 6.8e-4} < set(advice.weight_decays_to_try) and advice.measured is None
 
 
 def test_carried_over():
@@ -93,7 +95,8 @@ def test_carried_over():
     assert _find(advice, "weight_decay", "constant timescale").value == pytest.approx(0.01)
     advice = advise(**BLOG, lr=4e-4, reference=Reference(weight_decay=0.1, lr=8e-4, batch_size=48, tokens=10**9))
     assert _find(advice, "weight_decay", "constant timescale").value == pytest.approx(0.1 * 2 * 2 / 3.26025216)
-    assert advice.weight_decays_to_try == (0.12,)
+    assert _find(advice, "weight_decay", "Power Lines, same model").value == pytest.approx(0.4 * 3.26025216**-0.473)
+    assert advice.weight_decays_to_try == (0.12, 0.23)
 
 
 def test_carried_over_to_another_width_as_mup():
@@ -132,11 +135,13 @@ def test_data_given_twice_count_once():
 
 def test_below_one_epoch_there_is_no_range():
     advice = advise(dataset_size=50_000, epochs=0.5, batch_size=128, lr=0.1)
-    assert advice.recommendations == () and advice.weight_decays_to_try == ()
+    assert advice.recommendations == ()
+    # three timescales would be a timescale of 65 updates here: too strong
+    assert [one.timescales for one in advice.to_try] == pytest.approx([0.3, 1], rel=0.05)
     assert len(advice.notes) == 1 and "0.5 of an epoch" in advice.notes[0]
     reference = Reference(weight_decay=0.1, lr=0.2)
     advice = advise(dataset_size=50_000, epochs=0.5, batch_size=128, lr=0.1, reference=reference)
-    assert advice.weight_decays_to_try == (0.2,)
+    assert 0.2 in advice.weight_decays_to_try and len(advice.weight_decays_to_try) > 1
     advice = advise(dataset_size=1_000_000, steps=9_999, batch_size=100, lr=0.1)  # one epoch, but for a last batch
     assert advice.recommendations[0].low == advice.recommendations[0].high
 
@@ -191,3 +196,95 @@ def test_refusals(settings, words):
     with pytest.raises(DecaylabError, match=words) as error:
         advise(**settings)
     assert "\n" not in str(error.value)
+
+
+# Runs of every kind: what is tried there has to be what `explain` says of it.
+RUNS = {
+    "gpt2": {**BLOG, "lr": 4e-4},
+    "cosine": {**BLOG, "lr": 6e-4, "schedule": Schedule(kind="cosine", warmup_steps=300)},
+    "wsd": {**BLOG, "lr": 6e-4, "schedule": Schedule(kind="wsd", warmup_steps=300)},
+    "short": {"params": 1_000_000, "tokens": 20_000_000, "seq_len": 128, "batch_size": 32, "lr": 1e-3},
+    "lion": {**BLOG, "lr": 1e-4, "optimizer": "lion"},
+    "sgd": {"dataset_size": 50_000, "epochs": 200, "batch_size": 128, "lr": 0.1, "optimizer": "sgd", "momentum": 0.9},
+    "one epoch": {"dataset_size": 1_000_000, "epochs": 1, "batch_size": 100, "lr": 1e-3},
+    "fine-tuning": {"params": 1_100_000_000, "tokens": 10_000_000, "seq_len": 2048, "batch_size": 8, "lr": 2e-5},
+    "high lr": {"dataset_size": 5_000, "epochs": 5, "batch_size": 50, "lr": 0.5},
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_values_to_try_are_what_explain_says_of_them(name):
+    """The share removed, the timescales and the mark come out as `explain` has them for the same settings."""
+    advice = advise(**RUNS[name])
+    assert len(advice.to_try) >= 2
+    for one in advice.to_try:
+        run = explain(
+            optimizer=advice.optimizer,
+            lr=advice.lr,
+            weight_decay=one.weight_decay,
+            schedule=RUNS[name].get("schedule"),
+            steps=advice.size.steps,
+            momentum=RUNS[name].get("momentum", 0.0),
+        )
+        assert one.timescales == pytest.approx(run.timescales_in_run, rel=1e-12)
+        assert one.removed == pytest.approx(1 - run.total_shrinkage, abs=1e-12)
+        said = " ".join(reading(run))
+        assert (one.verdict == "close to idle") == ("close to idle" in said)
+        assert (one.verdict == "too strong") == ("too strong" in said)
+        assert (one.verdict == "none") == ("No decay" in said)
+    if advice.stage != "fine-tuning":
+        acting = [one for one in advice.to_try if one.verdict == "acts"]
+        assert acting, "some value acts in this very run"
+        assert max(one.timescales for one in acting) / min(one.timescales for one in acting) > 4, "and they span it"
+
+
+def test_fine_tuning():
+    advice = advise(**RUNS["fine-tuning"])
+    assert advice.stage == "fine-tuning" and advice.weight_decays_to_try == (0.0, 0.1)
+    (one,) = advice.recommendations
+    assert "removes 0.122 %" in one.worked and "L2-SP" in one.notes[1] and "SPD" in one.notes[1]
+    assert "next to nothing" in one.notes[0] and any("--stage pre-training" in note for note in advice.notes)
+    scratch = advise(**RUNS["fine-tuning"], stage="pre-training")
+    assert scratch.stage == "pre-training" and _find(scratch, "weight_decay", "Power Lines")
+    # a large learning rate over many steps takes the pre-trained weights away
+    strong = advise(steps=20_000, lr=1e-3, stage="fine-tuning")
+    assert "keep it small" in strong.recommendations[0].notes[0] and "86.5 %" in strong.recommendations[0].worked
+    with pytest.raises(DecaylabError, match="in fine-tuning it decides"):
+        advise(steps=100, stage="fine-tuning")
+    with pytest.raises(DecaylabError, match="did you mean 'fine-tuning'"):
+        advise(steps=100, lr=1e-5, stage="finetuning")
+
+
+def test_both_laws_of_carrying_over():
+    """Ten times the tokens: 0.10 of lambda at a constant share of the run, 0.34 by Power Lines."""
+    run = {"params": 10**8, "tokens": 2 * 10**10, "seq_len": 1000, "batch_size": 100, "lr": 1e-3}
+    advice = advise(**run, reference=Reference(weight_decay=0.1, tokens=2 * 10**9))
+    assert _find(advice, "weight_decay", "constant timescale").value == pytest.approx(0.01)
+    law = _find(advice, "weight_decay", "Power Lines, same model").value
+    assert law == pytest.approx(0.1 * 10**-0.473)
+    # the law itself, asked twice, says the same ratio
+    here, there = (advise(**run | {"tokens": tokens}) for tokens in (2 * 10**10, 2 * 10**9))
+    ratio = _find(here, "weight_decay", "Power Lines").value / _find(there, "weight_decay", "Power Lines").value
+    assert law / 0.1 == pytest.approx(ratio)
+    for other in ({"optimizer": "lion"}, {"lr": 2e-3}):  # not fitted there; nothing but the learning rate differs
+        settings = run | other
+        was = {"tokens": 2 * 10**9} if "optimizer" in other else {"lr": 1e-3}
+        old = Reference(weight_decay=0.1, **was)
+        methods = [one.method for one in advise(**settings, reference=old).recommendations]
+        assert "Power Lines, same model" not in methods and "constant timescale" in methods
+
+
+def test_several_epochs_are_outside_of_power_lines():
+    sizes = {"params": 10**8, "tokens": 4 * 10**9, "seq_len": 1000, "batch_size": 100, "lr": 1e-3}
+    several = advise(**sizes, dataset_size=10**6)
+    assert any("4 times" in warning for warning in _find(several, "weight_decay", "Power Lines").warnings)
+    once = advise(**sizes, dataset_size=4 * 10**6)
+    assert not any("times" in warning for warning in _find(once, "weight_decay", "Power Lines").warnings)
+
+
+def test_parameters_from_the_shape():
+    sizes = {"tokens": 3_260_252_160, "seq_len": 1024, "batch_size": 96, "lr": 4e-4}
+    advice = advise(**sizes, layers=12, width=768)
+    assert advice.params == 84_934_656 and any("without embeddings" in note for note in advice.notes)
+    same = advise(**sizes, layers=12, width=768, params=84_934_656)
+    assert same.recommendations == advice.recommendations

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from decaylab.cli import main
+from decaylab.cli import COMMANDS, main
 
 COMMAND = ["advise", "--params", "124M", "--tokens", "3.26B", "--seq-len", "1024", "--batch-size", "96"]
 
@@ -88,3 +88,56 @@ def test_mistakes_exit_2_with_one_line(arguments, words, capsys):
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+
+
+def _shown(capsys, *arguments):
+    assert main(["advise", *arguments]) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_values_that_explain_calls_idle_are_marked(capsys):
+    """A short run of a small model: 0.1 is marked, and values that do something here are beside it."""
+    run = ["--params", "1M", "--tokens", "5M", "--seq-len", "128", "--batch-size", "64", "--lr", "1e-3"]
+    shown = _shown(capsys, *run)
+    assert "0.1 removes 5.92 % of a weight in 0.061 timescales, close to idle" in shown
+    assert "1.8 removes" in shown and "4.9 removes" in shown and "0.01 removes" not in shown
+    assert main(["explain", "--lr", "1e-3", "--weight-decay", "0.1", "--steps", "610"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "close to idle: over the whole run it removes 5.92 % of a weight" in said
+
+
+def test_fine_tuning(capsys):
+    run = ["--params", "1.1B", "--tokens", "10M", "--seq-len", "2048", "--batch-size", "8", "--lr", "2e-5"]
+    shown = _shown(capsys, *run)
+    assert "Taken for fine-tuning" in shown and "l2_to_anchor" in shown and "selective_projection" in shown
+    assert "0.1 removes 0.122 % of a weight" in shown and "Power Lines" not in shown
+    assert "Power Lines" in _shown(capsys, *run, "--stage", "pre-training")
+    assert "0, or what the recipe has" in _shown(capsys, "--stage", "fine-tuning", "--steps", "1000", "--lr", "1e-5")
+
+
+def test_parameters_of_the_callers_model(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine_to_count.py").write_text("import torch\n\ndef model():\n    return torch.nn.Linear(999, 100)\n")
+    monkeypatch.chdir(tmp_path)
+    sizes = ["--tokens", "2M", "--seq-len", "128", "--batch-size", "16", "--lr", "1e-3"]
+    assert "; 100,000 parameters;" in _shown(capsys, "--load", "mine_to_count:model", *sizes)
+    assert main(["advise", "--load", "mine_to_count:model", "--params", "1M", *sizes]) == 2
+    assert "leave --params out" in capsys.readouterr().err
+    assert main(["advise", "--load", "mine_to_count:torch", *sizes]) == 2
+    assert "a torch module is needed" in capsys.readouterr().err
+
+
+def test_the_command_that_would_decide(monkeypatch, capsys):
+    """It is named as soon as there is such a command."""
+    monkeypatch.setitem(COMMANDS, "tune", ("decaylab.cli.tune:tune", "measure it"))
+    shown = _shown(capsys, *COMMAND[1:], "--lr", "4e-4")
+    assert shown.endswith(
+        "What would decide decaylab tune --steps 33162 --lr 4e-4 -- python train.py \\ --lr {lr} --weight-decay "
+        "{weight_decay} --steps {steps} --seed {seed}"
+    )
+
+
+def test_json_has_the_values_with_their_effect(capsys):
+    assert main([*COMMAND, "--lr", "4e-4", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [one["weight_decay"] for one in shown["to_try"]] == shown["weight_decays_to_try"]
+    assert all(0 <= one["removed"] <= 1 and one["verdict"] == "acts" for one in shown["to_try"])

@@ -1,11 +1,11 @@
-"""A weight decay that worked in one run, carried over to another at a constant timescale."""
+"""A weight decay that worked in one run, carried over to another by the two laws that people use."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from decaylab.advice import timescale
+from decaylab.advice import power_lines, timescale
 from decaylab.advice.recommendation import Recommendation
 from decaylab.conventions import RunSize
 from decaylab.errors import DecaylabError
@@ -27,17 +27,21 @@ class Reference:
     width: int | None = None
 
 
-def recommend(old: Reference, *, lr: float, size: RunSize, width: int | None) -> list[Recommendation]:
-    """Carry a weight decay over so that the timescale stays the same share of the run.
+def recommend(
+    old: Reference, *, lr: float, size: RunSize, width: int | None, power_lines_too: bool = False
+) -> list[Recommendation]:
+    """Carry a weight decay over: the timescale stays the same share of the run, or follows Power Lines' exponent.
 
-    A change of width without the old learning rate is taken as muP takes it: ``lr`` is the old run's, falls as
-    1 / width, and lambda grows with the width.
+    The two differ where the tokens do: for ten times the tokens 0.10 lambda and 0.34 lambda. A change of
+    width without the old learning rate is taken as muP takes it: ``lr`` is the old run's, falls as 1 / width, and
+    lambda grows with the width.
 
     Args:
         old: The run that worked.
         lr: Peak learning rate of the new run.
         size: Length of the new run.
         width: Width of the new model.
+        power_lines_too: Whether the run is of the kind that Power Lines was fitted on, a language model with AdamW.
 
     Raises:
         DecaylabError: Nothing differs between the two, the old run is impossible, or what it has is not known of the
@@ -91,6 +95,23 @@ def recommend(old: Reference, *, lr: float, size: RunSize, width: int | None) ->
                 worked=f"width x {format_number(_ratio(old.width, width), 3)}",
                 source="Yang et al. 2022, arXiv 2203.03466",
                 fitted_on="a limit of infinite width; also needs muP's initialisation and multipliers",
+            )
+        )
+    if power_lines_too and old.tokens is not None and data_ratio != 1 and old.width in (None, width):
+        law = power_lines.carried_over(
+            old.weight_decay, lr_ratio=lr_ratio, batch_ratio=batch_ratio, tokens_ratio=data_ratio
+        )
+        found.append(
+            Recommendation(
+                quantity="weight_decay",
+                value=law,
+                unit="",
+                method="Power Lines, same model",
+                formula="λ' = λ (B' / B) (lr / lr') (D / D')^0.473, from τ ~ (tokens / params)^-0.527",
+                worked=f"{', '.join(changes)}: {format_number(old.weight_decay)} becomes {format_number(law)}",
+                source=power_lines.SOURCE,
+                fitted_on=power_lines.FITTED_ON,
+                notes=("The two laws differ where the tokens do: a sweep that covers both decides.",),
             )
         )
     if batch_ratio != 1 and old.lr is None and not mup:

@@ -16,6 +16,7 @@ SEQUENCE_TOKENS = 2048
 SOURCE = "Power Lines, Bergsma et al. 2025, arXiv 2505.13738"
 FITTED_ON = "111M to 3.3B parameters, AdamW, muP, 2,048-token sequences, 10 % warm-up then linear to 0"
 _PARAMS = (111e6, 3.3e9)
+_TIMESCALE_EXPONENT = 0.527
 MEAN_LR_RATIO = 0.5
 """Mean learning rate over its peak in the fitted runs: the warm-up's and the decay's halves."""
 
@@ -27,7 +28,7 @@ def optimal_timescale(tokens_per_param: float) -> float:
         >>> round(optimal_timescale(20), 4)
         0.2236
     """
-    return float(1.084 * tokens_per_param**-0.527)
+    return float(1.084 * tokens_per_param**-_TIMESCALE_EXPONENT)
 
 
 def optimal_weight_decay(timescale_share_of_run: float, lr: float, batch: float, data: float) -> float:
@@ -40,6 +41,18 @@ def optimal_weight_decay(timescale_share_of_run: float, lr: float, batch: float,
         data: D, sequences (or tokens) in the run: the same unit as ``batch``.
     """
     return batch / (lr * data * timescale_share_of_run)
+
+
+def carried_over(weight_decay: float, *, lr_ratio: float, batch_ratio: float, tokens_ratio: float) -> float:
+    """Return the lambda for other tokens D, batch B and learning rate with the same model, each ratio new over old.
+
+    From lambda = B / (lr D tau) with tau ~ D^-0.527: lambda' = lambda * batch_ratio / lr_ratio * tokens_ratio^-0.473.
+
+    Examples:
+        >>> round(carried_over(0.1, lr_ratio=1.0, batch_ratio=1.0, tokens_ratio=10.0), 4)
+        0.0337
+    """
+    return float(weight_decay * batch_ratio / lr_ratio * tokens_ratio ** (_TIMESCALE_EXPONENT - 1))
 
 
 def optimal_batch_size(tokens: float) -> float:
@@ -69,6 +82,7 @@ def recommend(
     lr: float,
     mean_lr_ratio: float,
     other_lrs: Mapping[str, float] | None = None,
+    epochs: float | None = None,
 ) -> list[Recommendation]:
     """Recommend weight decay and batch size.
 
@@ -80,6 +94,7 @@ def recommend(
         lr: Peak learning rate.
         mean_lr_ratio: Mean learning rate of the run's schedule over its peak.
         other_lrs: Learning rates by the method that recommends them, to give the weight decay there too.
+        epochs: Passes over the data, where they are known: the fitted runs made one.
     """
     tokens_per_param = tokens / params
     tau = optimal_timescale(tokens_per_param)
@@ -92,6 +107,11 @@ def recommend(
             f"The fit ran the learning rate down to 0 (mean {MEAN_LR_RATIO} of the peak); yours has a mean of "
             f"{format_number(mean_lr_ratio, 2)}. {format_number(matched)} gives the same total decay (our arithmetic, "
             "not the paper's).",
+        )
+    if epochs is not None and epochs > 1.01:
+        warnings += (
+            f"The fitted runs saw each token once; yours sees it {format_number(epochs, 3)} times, which the law knows "
+            "nothing of: see the range between one epoch and all of them.",
         )
     batch = optimal_batch_size(tokens)
     notes: tuple[str, ...] = ()

@@ -10,6 +10,8 @@ import tyro
 
 from decaylab.advice import Advice, Recommendation, Reference
 from decaylab.advice import advise as advise_run
+from decaylab.advice.advising import Stage
+from decaylab.cli import COMMANDS
 from decaylab.conventions import run_size
 from decaylab.errors import DecaylabError
 from decaylab.quantities import format_count, format_number, parse_count, parse_steps, rounding
@@ -18,6 +20,7 @@ from decaylab.schedules import Kind, Schedule
 Size = Annotated[str | None, tyro.conf.arg(metavar="SIZE", help_behavior_hint="")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="NUMBER", help_behavior_hint="")]
 _HEADINGS = {"weight_decay": "Weight decay", "learning_rate": "Peak learning rate", "batch_size": "Batch size"}
+_MARKED = ("close to idle", "too strong")
 _NAMES = {"adamw": "AdamW", "sgd": "SGD", "lion": "Lion", "muon": "Muon"}
 
 
@@ -46,16 +49,19 @@ def advise(
     from_dataset_size: Size = None,
     from_epochs: Number = None,
     from_width: Size = None,
+    stage: Stage = "auto",
+    load: Annotated[str | None, tyro.conf.arg(metavar="MODULE:NAME", help_behavior_hint="")] = None,
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False,
 ) -> None:
     """Recommend weight decay, learning rate and batch size, each with its formula, source and limits.
 
-    A language model: --params, --tokens, --seq-len, --batch-size and --lr. Several epochs of a data set:
-    --dataset-size, --epochs, --batch-size and --lr. From a run that worked: --from-weight-decay and what was different
-    there. Sizes may be written as 124M, 3.26B, 1e9 or 2^19.
+    A language model: --params (or --load, or --layers and --width), --tokens, --seq-len, --batch-size and --lr. Several
+    epochs of a data set: --dataset-size, --epochs, --batch-size and --lr. From a run that worked: --from-weight-decay
+    and what was different there. Fine-tuning: --stage fine-tuning, --steps and --lr. Sizes may be written as 124M,
+    3.26B, 1e9 or 2^19.
 
     Args:
-        params: Parameters of the model.
+        params: Parameters of the model; 12 L d² by --layers and --width where it is missing.
         tokens: Tokens seen in the run.
         seq_len: Tokens per sequence.
         batch_size: Sequences (text) or examples (images) per update.
@@ -73,16 +79,24 @@ def advise(
         final_lr: Final learning rate itself.
         drop_at: Fractions of the run at which the learning rate drops (two_phase, step) or begins to (wsd, 0.8).
         momentum: SGD's.
-        from_weight_decay: Weight decay of a run that worked, to carry over at a constant timescale.
+        from_weight_decay: Weight decay of a run that worked, to carry over at a constant timescale and, for other
+            tokens, by Power Lines' exponent.
         from_lr: Its peak learning rate, where it was another.
         from_batch_size: Its batch size, where it was another.
         from_tokens: Its tokens, where they were other.
         from_dataset_size: Its data set's size, where it was another.
         from_epochs: Its epochs, where they were other.
         from_width: Its width, where it was another (muP: without --from-lr, --lr is the old one).
+        stage: pre-training (any training from scratch), fine-tuning, or auto: by the sizes.
+        load: package.module:function that returns your model, to count its parameters.
         json: Print JSON instead of text.
     """
     count = _count
+    number_of_params = count(params, "--params", "parameters")
+    if load is not None:
+        if params is not None:
+            raise DecaylabError("--load counts the parameters: leave --params out")
+        number_of_params = _parameters(load)
     sizes = {
         "steps": count(steps, "--steps", "steps"),
         "batch_size": count(batch_size, "--batch-size", "examples" if dataset_size else "sequences"),
@@ -109,7 +123,7 @@ def advise(
         raise DecaylabError("which weight decay is to be carried over? give --from-weight-decay too")
     advice = advise_run(
         **sizes,
-        params=count(params, "--params", "parameters"),
+        params=number_of_params,
         epochs=epochs,
         lr=lr,
         schedule=Schedule(
@@ -125,11 +139,26 @@ def advise(
         width=count(width, "--width", ""),
         reference=reference,
         tokens_rounding=accuracy,
+        stage=stage,
     )
     if json:
-        print(json_format.dumps(dataclasses.asdict(advice), indent=2))
+        written = dataclasses.asdict(advice) | {"weight_decays_to_try": advice.weight_decays_to_try}
+        print(json_format.dumps(written, indent=2))
     else:
         _print(advice, schedule)
+
+
+def _parameters(target: str) -> int:
+    """Parameters of the model that a function of the user's returns, each tensor once."""
+    from torch import nn
+
+    from decaylab.cli.target import built
+
+    found = built(target)
+    model = found[0] if isinstance(found, tuple) and found else found
+    if not isinstance(model, nn.Module):
+        raise DecaylabError(f"{target} returns {type(found).__name__}: a torch module is needed")
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _count(text: str | None, name: str, unit: str) -> int | None:
@@ -174,9 +203,29 @@ def _print(advice: Advice, schedule: str) -> None:
     if advice.measured:
         console.print("\n[bold]Measured against it[/]")
         console.print(Padding(advice.measured, (0, 0, 0, 2)))
-    if advice.weight_decays_to_try:
-        values = ", ".join(format_number(value, 3) for value in advice.weight_decays_to_try)
-        console.print(f"\n[bold]Weight decays to try: {values}[/] ({advice.to_try_because})")
+    if advice.to_try:
+        tried = ", ".join(format_number(value, 3) for value in advice.weight_decays_to_try)
+        console.print(f"\n[bold]Weight decays to try: {tried}[/]; what decay alone does in this run:")
+        for candidate in advice.to_try:
+            line = (
+                f"  {format_number(candidate.weight_decay, 3):<8} removes {format_number(100 * candidate.removed, 3)}"
+                f" % of a weight in {format_number(candidate.timescales, 2)} timescales"
+            )
+            line += f", {candidate.verdict}" if candidate.verdict in _MARKED else ""
+            console.print(line, style="yellow" if candidate.verdict in _MARKED else None)
+            console.print(Padding(candidate.because, (0, 0, 0, 11)), style="dim")
+    if "tune" in COMMANDS and advice.to_try:
+        console.print("\n[bold]What would decide[/]")
+        for line in _tune(advice):
+            console.print(line, soft_wrap=True, markup=False)
+
+
+def _tune(advice: Advice) -> tuple[str, str]:
+    """The command that measures instead of recommending, on two lines."""
+    return (
+        f"  decaylab tune --steps {advice.size.steps} --lr {format_number(advice.lr)} -- python train.py \\",
+        "    --lr {lr} --weight-decay {weight_decay} --steps {steps} --seed {seed}",
+    )
 
 
 def _yours(advice: Advice, one: Recommendation) -> str:
@@ -190,6 +239,8 @@ def _yours(advice: Advice, one: Recommendation) -> str:
 def _value(one: Recommendation) -> str:
     if one.quantity == "batch_size":
         return format_number(one.value, 3)
+    if one.method == "fine-tuning":
+        return "0, or what the recipe has"
     if one.low is not None and one.high is not None:
         return f"{format_number(one.low, 3)} to {format_number(one.high, 3)}, middle {format_number(one.value, 3)}"
     return format_number(one.value)

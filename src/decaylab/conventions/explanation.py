@@ -15,7 +15,8 @@ from decaylab.errors import DecaylabError, unknown
 from decaylab.schedules import Schedule, value, values
 
 _LEAST_DECAY = 1e-200  # a timescale of 1e200 steps: below, numbers overflow in some unit, and no run is that long
-_OWN = {"adamw": "torch", "lion": "torch", "muon": "torch", "sgd": "l2"}
+OWN_CONVENTION = {"adamw": "torch", "lion": "torch", "muon": "torch", "sgd": "l2"}
+"""What torch's optimizer means by lambda: a key of ``CONVENTIONS``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +142,8 @@ def explain(
             "Adam's weight_decay is an L2 penalty, divided by the size of the gradient: what it removes per step "
             "cannot be known beforehand; use adamw, or torch's Adam(decoupled_weight_decay=True), which is the same"
         )
-    if optimizer not in _OWN:
-        raise unknown("optimizer", optimizer, _OWN)
+    if optimizer not in OWN_CONVENTION:
+        raise unknown("optimizer", optimizer, OWN_CONVENTION)
     if not math.isfinite(weight_decay):
         raise DecaylabError(f"weight decay must be a finite number, got {weight_decay}")
     size = run_size(
@@ -157,7 +158,7 @@ def explain(
     if momentum and optimizer != "sgd":
         raise DecaylabError(f"momentum is SGD's: for {optimizer} give betas")
     setting = Setting(lr=lr, total_steps=size.steps, momentum=momentum, dampening=dampening)
-    key = convention or _OWN[optimizer]
+    key = convention or OWN_CONVENTION[optimizer]
     own, schedule = get(key), schedule or Schedule()
     check_warmup(schedule.warmup_steps, size.steps)
     if own.through_momentum and optimizer != "sgd":
