@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from tests.support.databases import postgresql_database, postgresql_server, store, url  # noqa: F401
+from tests.support.in_process import in_process  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

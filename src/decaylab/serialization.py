@@ -160,7 +160,7 @@ def read_json(path: Path, expected: str) -> Any:
     except OSError as error:
         raise DecaylabError(f"{path} cannot be read: {error.strerror or type(error).__name__}") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        raise DecaylabError(f"{path} is damaged ({_reason(error)}): expected {expected} as JSON") from None
+        raise DecaylabError(f"{path} is damaged ({_reason(error)}); expected {expected} as JSON") from None
 
 
 def read_object(path: Path, expected: str) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def read_object(path: Path, expected: str) -> dict[str, Any]:
     """
     content = read_json(path, expected)
     if not isinstance(content, dict):
-        raise DecaylabError(f"{path} holds {shown(content)}: expected {expected} in braces")
+        raise DecaylabError(f"{path} is damaged (it holds {shown(content)}); expected {expected} as JSON")
     return content
 
 

@@ -13,13 +13,17 @@ import tyro
 
 from decaylab.cli.run_folder import run_folder
 from decaylab.cli.target import built
-from decaylab.errors import DecaylabError
+from decaylab.errors import DecaylabError, shown
 from decaylab.launch.devices import require_device
 from decaylab.probes.registry import PROBES, rows
+
+_MOST_AT_ONCE = 2**16
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
+
+    from decaylab.config.schema import LanguageRun, VisionRun
 
 
 def probe(
@@ -33,6 +37,7 @@ def probe(
     device: str = "auto",
     seed: int = 0,
     store: str | None = None,
+    corpus: str | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
     """Measure a model by itself. Without a checkpoint and without --load: list the probes.
@@ -40,7 +45,8 @@ def probe(
     Args:
         checkpoint: A run's id, or the first characters of it, or its folder: its latest weights are measured; or the
             folder of one checkpoint or snapshot. With --load a file of weights for that model (.safetensors, or one of
-            torch.save, which is read without executing anything).
+            torch.save, which is read without executing anything): a state dict, also as DataParallel, torch.compile or
+            Lightning names it, or a checkpoint with one inside.
         probes: What to measure; every key that comes out is explained in the docs.
         load: Your own model, as package.module:function. The function takes no arguments and returns a model, a pair
             (model, optimizer), or a dict with model and any of loss_fn, batches, optimizer. loss_fn(model, batch) is
@@ -50,6 +56,8 @@ def probe(
         device: auto, cpu, cuda, cuda:N or mps.
         seed: Seed of probes that draw random vectors.
         store: Where the run is. Default: runs.db in the platform's data folder.
+        corpus: Where the text of a run on folder:PATH lies, for probes that run the model; it must be the run's own.
+            Without it no folder is read that only the checkpoint names.
         as_json: Print JSON instead of a table.
     """
     if checkpoint is None and load is None:
@@ -62,7 +70,7 @@ def probe(
         subject = _loaded(load, None if checkpoint is None else Path(checkpoint), device)
     else:
         needs = frozenset().union(*(row.needs for row in chosen))
-        subject = _trained(run_folder(str(checkpoint), store), at, points, device, needs)
+        subject = _trained(run_folder(str(checkpoint), store), at, points, device, needs, corpus)
 
     from decaylab.probes import measure
 
@@ -96,6 +104,7 @@ def _device(name: str) -> Any:
 def _loaded(target: str, weights: Path | None, device: str) -> _Subject:
     from torch import nn
 
+    from decaylab.tensors.state_dicts import match
     from decaylab.train.checkpoints.files import load_model_tensors
 
     found = built(target)
@@ -113,35 +122,27 @@ def _loaded(target: str, weights: Path | None, device: str) -> _Subject:
     if not isinstance(subject.model, nn.Module):
         raise DecaylabError(f"{target} gave {type(subject.model).__name__} where a model is needed")
     if weights is not None:
-        load_model_tensors(subject.model, _weights(weights), str(weights))
+        tensors = match(subject.model, _weights(weights), str(weights))
+        load_model_tensors(subject.model, tensors, str(weights))
     # An optimizer holds the parameters themselves, and moving a module keeps them.
     return replace(subject, model=subject.model.to(_device(device)))
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from decaylab.tensors.state_dicts import weights_inside
+    from decaylab.tensors.tensor_files import load_archive, load_tensors, require_honest
 
-    try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
-    except FileNotFoundError:
-        raise DecaylabError(f"there is no file {path}") from None
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
-        raise DecaylabError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from None
-    except Exception as error:  # torch's refusal to unpickle code is an exception of its own
-        what = type(error).__name__
-        raise DecaylabError(f"{path} is refused: it is damaged, or holds more than tensors ({what})") from None
-    tensors = found.get("model", found) if isinstance(found, dict) else None
-    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
-        raise DecaylabError(f"{path} does not hold a state dict of tensors")
-    return tensors
+    if path.suffix == ".safetensors":
+        return load_tensors(path)
+    return require_honest(weights_inside(load_archive(path), str(path)), path)
 
 
-def _trained(folder: Path, at: str, points: int, device: str, needs: frozenset[str]) -> _Subject:
+def _trained(folder: Path, at: str, points: int, device: str, needs: frozenset[str], corpus: str | None) -> _Subject:
+    from decaylab.config.schema import LanguageRun
     from decaylab.train.build import stepper
-    from decaylab.train.checkpoints.files import load_config, load_model_tensors, load_state, load_weights
-    from decaylab.train.checkpoints.load_model import newest_weights
+    from decaylab.train.checkpoints.files import load_config, load_model_tensors, load_state
+    from decaylab.train.checkpoints.initial_weights import averaged_weights
+    from decaylab.train.checkpoints.load_model import language_model_of, newest_weights
     from decaylab.train.distributed import Processes
     from decaylab.train.tasks import build_task
 
@@ -151,28 +152,72 @@ def _trained(folder: Path, at: str, points: int, device: str, needs: frozenset[s
         raise DecaylabError(f"there are no weights in {folder}: a run keeps them with --snapshots-every") from error
     config = load_config(folder)
     place = _device(device)
-    task = build_task(config, place, Processes(device=str(place)))
-    tensors = load_weights(folder)
-    state = load_state(folder, place) if at != "iterate" or "optimizer" in needs else {}
-    if at != "iterate":
-        averages = state["averages"]
-        prefix = f"{at}/"
-        chosen = {name.removeprefix(prefix): t for name, t in averages.items() if name.startswith(prefix)}
-        if not chosen:
-            known = sorted({name.split("/")[0] for name in averages if "/" in name})
-            raise DecaylabError(f"{folder} holds no average {at!r}; it has {', '.join(['iterate', *known])}")
-        tensors |= chosen
-    load_model_tensors(task.model, tensors, str(folder))
-    if at != "iterate":
-        task.recalibrate(task.model)
+    tensors = averaged_weights(folder, at)
+    task = None
+    if isinstance(config, LanguageRun):
+        model: nn.Module = language_model_of(config, tensors, str(folder)).to(place)
+    else:
+        if corpus is not None:
+            raise DecaylabError("--corpus is for language runs")
+        _require_plausible(config, tensors, folder)
+    if "loss" in needs or not isinstance(config, LanguageRun):
+        if isinstance(config, LanguageRun):
+            config = _consented(config, corpus, folder, points)
+        task = build_task(config, place, Processes(device=str(place)))
+        model = task.model
+    load_model_tensors(model, tensors, str(folder))
+    if at != "iterate" and task is not None:
+        task.recalibrate(model)
     optimizer = None
     if "optimizer" in needs:
+        state = load_state(folder, place)
         if state["optimizer"] is None:
             raise DecaylabError(f"{folder} holds no optimizer state, which these probes read: leave them out")
-        optimizer = stepper(config, task.model, scaled=False).optimizer
+        optimizer = stepper(config, model, scaled=False).optimizer
         optimizer.load_state_dict(state["optimizer"])
-    batches = task.fixed_batches(points) if "loss" in needs else ()
-    return _Subject(task.model, task.loss, batches, optimizer)
+    batches = task.fixed_batches(points) if task is not None and "loss" in needs else ()
+    return _Subject(model, None if task is None else task.loss, batches, optimizer)
+
+
+def _require_plausible(config: VisionRun, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Refuse settings that would build far more than there are weights for: somebody else may have written them."""
+    largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    if config.model.width > largest or config.model.blocks > len(tensors):
+        raise DecaylabError(f"{folder} holds the weights of a model with other settings than its config.json has")
+
+
+def _consented(config: LanguageRun, corpus: str | None, folder: Path, points: int) -> LanguageRun:
+    """Return settings that read no file but those that the person of this command has named.
+
+    A checkpoint may be somebody else's, and its settings name a folder on this machine: text of it could show in what
+    is measured. Tokens of the same content that were encoded here before are no such thing.
+
+    Raises:
+        DecaylabError: The checkpoint's text lies in a folder, and --corpus does not name it.
+    """
+    from decaylab.config.schema import FOLDER
+    from decaylab.data.text_streams import is_prepared
+
+    data = config.data
+    if corpus is not None and not corpus.startswith(FOLDER):
+        raise DecaylabError(f"--corpus {corpus}: expected folder:PATH, where the text of this run lies")
+    if corpus is not None and data.corpus.startswith(FOLDER):
+        data = replace(data, corpus=corpus)
+    elif corpus is not None:
+        raise DecaylabError(f"{folder} was trained on {data.corpus}: leave --corpus out")
+    elif data.corpus.startswith(FOLDER) and not (data.sha256 and is_prepared(data.tokenizer, data.sha256)):
+        named = shown(data.corpus, longest=1000)
+        raise DecaylabError(
+            f"{folder} was trained on {named}, which these probes would read: name it, if you want that, with --corpus "
+            "folder:PATH"
+        )
+    # Nor the test text and the prompt, which no probe reads; and no more batches than are measured.
+    size = config.evaluation.batch_size
+    if size > _MOST_AT_ONCE:
+        raise DecaylabError(f"{folder} evaluates {size:,} sequences at once: probes take at most {_MOST_AT_ONCE:,}")
+    batches = -(-points // size)
+    evaluation = replace(config.evaluation, text_file=None, text_sha256=None, prompt=None, batches=batches)
+    return replace(config, data=data, evaluation=evaluation)
 
 
 def _print(found: dict[str, float], as_json: bool) -> None:

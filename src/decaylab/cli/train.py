@@ -22,7 +22,7 @@ from decaylab.launch.scheduler import Run
 from decaylab.store.records import RunRow
 from decaylab.store.store import Store
 from decaylab.train.preflight.datasets import require_data
-from decaylab.train.preflight.held_out_text import changed
+from decaylab.train.preflight.inputs import changed_data, with_content
 
 _SHOWN = ("effective_lr", "tokens_per_second", "share_of_peak")
 _USAGE = "say what to train: `decaylab train vision` or `decaylab train language`; each has --help"
@@ -72,6 +72,7 @@ def _train(config: AnyRun, where: Where) -> int:
             "by itself: leave it out, or start `torchrun --nproc-per-node=N -m decaylab train language ...`"
         )
     require_device(where.device)
+    config = with_content(config, lambda line: print(f"decaylab: {line}", file=sys.stderr))
     require_data([config])
     if not is_torchrun() and (ended := _ended(config, where.store)) is not None:  # known without torch, in a second
         print("the run had ended before: nothing is trained", file=sys.stderr)
@@ -140,7 +141,7 @@ def _print(row: RunRow, config: AnyRun) -> None:
         print(f"  {printable(key):<24} {row.summary[key]:.6g}")
     if "completion" in row.summary:
         print(f"  completion\n{printable(str(row.summary['completion']))}")
-    if (warning := changed(config, row.summary)) is not None:
+    if (warning := changed_data(config, row.summary)) is not None:
         print(f"decaylab: {warning}", file=sys.stderr)
 
 

@@ -8,7 +8,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from decaylab.config.schema import KINDS, AnyRun, LanguageRun, VisionRun, kind
+from decaylab.config.schema import FOLDER, FOREIGN, KINDS, AnyRun, LanguageRun, VisionRun, kind
 from decaylab.config.validation import check
 from decaylab.errors import DecaylabError, shown
 from decaylab.schedules import Schedule
@@ -46,13 +46,32 @@ def from_dict(content: dict[str, Any]) -> AnyRun:
 
 
 def run_id(config: AnyRun) -> str:
-    """Return the run's id: 16 hexadecimal digits of a hash of everything that differs from the defaults."""
+    """Return the run's id: 16 hexadecimal digits of a hash of everything that differs from the defaults.
+
+    Of files whose digests are known (`decaylab.train.preflight.inputs.with_content`), the content counts, not the path.
+    """
     schedule = config.schedule
     if isinstance(config, LanguageRun) and (schedule.kind, schedule.final_ratio, schedule.final_lr) == _TO_A_TENTH:
         config = replace(config, schedule=replace(schedule, final_ratio=0.1))  # the same run, spelled out
+    if isinstance(config, LanguageRun):
+        config = _by_content(config)
     content = {"kind": kind(config), "format": FORMAT, **changes(config, _defaults(kind(config)))}
+    if config.init_from is not None and config.init_from.sha256 is None:
+        del content["init_from"]["sha256"]  # a later setting: ids of earlier runs do not know it
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _by_content(config: LanguageRun) -> LanguageRun:
+    """Leave out the paths of files whose content is known: where it lies does not matter."""
+    data, evaluation, origin = config.data, config.evaluation, config.init_from
+    if data.sha256 is not None:
+        data = replace(data, corpus=FOLDER)
+    if evaluation.text_sha256 is not None:
+        evaluation = replace(evaluation, text_file=None)
+    if origin is not None and origin.sha256 is not None:
+        origin = replace(origin, run=FOREIGN)
+    return replace(config, data=data, evaluation=evaluation, init_from=origin)
 
 
 @functools.cache

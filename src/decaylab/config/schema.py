@@ -13,6 +13,8 @@ from decaylab.schedules import Schedule
 
 # What init_from.run begins with when it names a folder in the format of transformers.
 FOREIGN = "hf:"
+# What data.corpus begins with when it names a folder of text files.
+FOLDER = "folder:"
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -102,11 +104,14 @@ class LanguageData:
         corpus: ``stdlib`` (Python's own sources, embedded), ``openwebtext``, or ``folder:PATH`` of text files.
         tokenizer: ``bytes``, ``ascii`` (128 symbols), ``bpe:SIZE`` trained on the corpus, or ``gpt2``.
         train_tokens: Use only the first so many training tokens; all by default.
+        sha256: Digest of a folder's text, filled in when the run is made: with it, and not with the path, it is part of
+            the run's id. Given, the folder must have that text.
     """
 
     corpus: str = "stdlib"
     tokenizer: str = "bytes"
     train_tokens: int | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +179,9 @@ class Evaluation:
         every: Epochs (vision) or steps (language) between evaluations; the end is always evaluated.
         batches: Fixed batches of each split (language only; vision uses the whole sets).
         batch_size: Examples a batch.
-        text_file: A text file; the loss of its tokens is measured at the end, as ``test/loss`` (language only). Its
-            path is part of the run's id, a hash of its content of the summary.
+        text_file: A text file; the loss of its tokens is measured at the end, as ``test/loss`` (language only).
+        text_sha256: Digest of that file, filled in when the run is made: with it, and not with the path, it is part of
+            the run's id. Given, the file must have that content.
         prompt: A text that the model continues at the end; it goes into the run's summary (language only).
         prompt_tokens: Tokens that are added to it, drawn with the run's seed.
         temperature: Divides the logits there; 0 always takes the most likely token.
@@ -186,6 +192,7 @@ class Evaluation:
     batches: int = 50
     batch_size: int = 1000
     text_file: str | None = None
+    text_sha256: str | None = None
     prompt: str | None = None
     prompt_tokens: int = 100
     temperature: float = 0.8
@@ -237,12 +244,15 @@ class InitFrom:
         step: The step of the snapshot, or of a checkpoint that an interrupted or diverged run has left.
         weights: ``iterate`` or one of its averages.
         optimizer: Whether the optimizer's state comes along.
+        sha256: Digest of the files of ``hf:FOLDER``, filled in when the run is made: with it, and not with the path, it
+            is part of the run's id. Given, the folder must have those files.
     """
 
     run: str
     step: int = 0
     weights: str = "iterate"
     optimizer: bool = False
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,6 +338,18 @@ class LanguageRun(Run):
 
 AnyRun = VisionRun | LanguageRun
 KINDS: dict[str, type[AnyRun]] = {"vision": VisionRun, "language": LanguageRun}
+
+
+def reads_files(config: object) -> bool:
+    """Whether a run reads files or folders of the user's, whose content is part of what it is."""
+    if not isinstance(config, LanguageRun):
+        return False
+    origin = config.init_from
+    return (
+        config.data.corpus.startswith(FOLDER)
+        or config.evaluation.text_file is not None
+        or (origin is not None and origin.run.startswith(FOREIGN))
+    )
 
 
 def kind(config: AnyRun) -> Literal["vision", "language"]:

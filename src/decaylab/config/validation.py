@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from decaylab.conventions.table import RULE_CONVENTIONS, Setting, get
-from decaylab.errors import DecaylabError, unknown
+from decaylab.errors import DecaylabError, shown, unknown
 
 if TYPE_CHECKING:
     from decaylab.config.schema import AnyRun, LanguageRun, VisionRun
@@ -42,6 +42,7 @@ def check(config: AnyRun) -> None:
             raise DecaylabError(f"averages.ema coefficients lie between 0 and 1, not {coefficient}")
     if not -(2**63) <= config.seed < 2**63:
         raise DecaylabError(f"seed must be below 2^63, not {config.seed}")
+    _check_digests(config)
     _check_decay(config)
     _check_arithmetic(config)
     _check_plan(config)
@@ -115,6 +116,23 @@ def check_optimizer(config: AnyRun) -> None:
             )
     if settings.dampening and not settings.momentum:
         raise DecaylabError("optimizer.dampening acts on the momentum, which is 0: set it to 0.0, or set momentum")
+
+
+def _check_digests(config: AnyRun) -> None:
+    """Refuse digests that are none, or of nothing."""
+    origin = config.init_from
+    digests: dict[str, tuple[str | None, str, str]] = {
+        "data.sha256": (getattr(config.data, "sha256", None), str(getattr(config.data, "corpus", "")), "folder:"),
+        "evaluation.text_sha256": (config.evaluation.text_sha256, config.evaluation.text_file or "", ""),
+        "init_from.sha256": (origin.sha256 if origin else None, origin.run if origin else "", "hf:"),
+    }
+    for name, (digest, path, prefix) in digests.items():
+        if digest is None:
+            continue
+        if not path or not path.startswith(prefix):
+            raise DecaylabError(f"{name} is the digest of a file that the run reads, and it reads none: leave it out")
+        if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+            raise DecaylabError(f"{name} must be a SHA-256 in 64 hexadecimal digits, not {shown(digest)}")
 
 
 def _check_decay(config: AnyRun) -> None:

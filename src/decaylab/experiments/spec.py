@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from decaylab.config.schema import reads_files
 from decaylab.errors import DecaylabError, unknown
 from decaylab.experiments.evidence import Evidence, not_testable
 from decaylab.experiments.run_spec import RunSpec
@@ -198,11 +199,11 @@ class Experiment:
             num_seeds: How many seeds; see ``seed_list``.
 
         Raises:
-            DecaylabError: Unknown budget, or no seed at all.
+            DecaylabError: Unknown budget, no seed at all, or a file that a run reads is missing.
             ValueError: A plan that breaks its own rules: no ``seed`` label, other labels than its neighbours, or one
                 run twice.
         """
-        specs = tuple(self.plan(budget, self.seed_list(budget, num_seeds)))
+        specs = tuple(_with_content(spec) for spec in self.plan(budget, self.seed_list(budget, num_seeds)))
         if not specs:
             return ()
         names = {tuple(sorted(spec.labels)) for spec in specs}
@@ -225,6 +226,15 @@ class Experiment:
         if len({spec.config for spec in specs}) < len(specs):  # configs are equal where ids are, and cheaper to compare
             raise ValueError(f"experiment {self.id}: one run is there twice at budget {budget}")
         return specs
+
+
+def _with_content(spec: RunSpec) -> RunSpec:
+    """Fill in the digests of the user's files that a run reads: they are part of its id."""
+    if not reads_files(spec.config):
+        return spec
+    from decaylab.train.preflight.inputs import with_content
+
+    return dataclasses.replace(spec, config=with_content(spec.config))
 
 
 def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:

@@ -17,6 +17,7 @@ from decaylab.store.leases import Lease
 from decaylab.store.records import State
 from decaylab.store.store import Store
 from decaylab.train.batched.grouping import MOST, company
+from decaylab.train.preflight.inputs import with_content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,12 @@ class Run:
 
     @classmethod
     def of(cls, config: AnyRun, *, label: str = "") -> Run:
-        """Give the run of some settings, with what follows from them: its id, its cost, its needs."""
+        """Give the run of some settings, with what follows from them: its id, its cost, its needs.
+
+        Raises:
+            DecaylabError: A file that it reads is missing, or is not the one that its settings name by its digest.
+        """
+        config = with_content(config)
         return cls(
             id=run_id(config),
             config=to_dict(config),

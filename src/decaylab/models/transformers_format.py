@@ -8,21 +8,25 @@ are stored transposed, and it always has biases: a model without them is written
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from decaylab.errors import DecaylabError
+from decaylab.errors import DecaylabError, shown
 from decaylab.files import atomic_path, atomic_write_text
 from decaylab.models.gpt2 import GPT
+from decaylab.models.transformers_config import read_settings, shapes
+from decaylab.serialization import read_object
+from decaylab.tensors.checkpoint_folder import CONFIG, WEIGHTS, weight_files
+from decaylab.tensors.tensor_files import load_tensors
 
 _ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}
-_FROM_THEIRS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 _TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
-_FILES = ("model.safetensors", "pytorch_model.bin")
+_LAYER = re.compile(r"(?:transformer\.)?h\.(\d+)\.")
 # Causal masks that older checkpoints carry along.
 _MASKS = (".attn.bias", ".attn.masked_bias")
 
@@ -41,37 +45,32 @@ def read(folder: Path, *, bias: bool = False) -> tuple[dict[str, Any], dict[str,
     Raises:
         DecaylabError: A file is missing or damaged, or the model is not a GPT-2 that ours can express.
     """
-    config = _config(folder)
-    activation = config.get("activation_function", "gelu_new")
-    if config.get("model_type", "gpt2") != "gpt2" or activation not in _FROM_THEIRS:
-        what = f"model_type {config.get('model_type')!r} with activation {activation!r}"
-        raise DecaylabError(f"{folder} holds {what}; only GPT-2 with {', '.join(_FROM_THEIRS)} can be read")
-    if not config.get("scale_attn_weights", True) or config.get("scale_attn_by_inverse_layer_idx", False):
-        raise DecaylabError(f"{folder} scales its attention in another way than GPT-2: it cannot be read")
+    settings = read_settings(folder)
     theirs = _weights(folder)
+    layers = {match[1] for name in theirs if (match := _LAYER.match(name))}
+    if len(layers) != settings["num_layers"]:
+        raise DecaylabError(f"{folder} has weights of {len(layers)} layers, its config.json {settings['num_layers']}")
     tensors = {}
     for name, tensor in theirs.items():
         if name.endswith(_MASKS):
             continue
         own = name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
-        tensors[own] = (tensor.t() if own.endswith(_TRANSPOSED) else tensor).float().contiguous()
-    tied = bool(config.get("tie_word_embeddings", True))
-    if tied:
-        tensors.pop("lm_head.weight", None)
-    settings = {
-        "vocab_size": config["vocab_size"],
-        "context": config["n_positions"],
-        "num_layers": config["n_layer"],
-        "num_heads": config["n_head"],
-        "width": config["n_embd"],
-        "bias": bias or any(tensor.any() for name, tensor in tensors.items() if name.endswith(".bias")),
-        "tied": tied,
-        "activation": _FROM_THEIRS[activation],
-        "norm_eps": config.get("layer_norm_epsilon", 1e-5),
-    }
-    if not settings["bias"]:
+        tensors[own] = (tensor.t() if own.endswith(_TRANSPOSED) and tensor.dim() == 2 else tensor).float().contiguous()
+    if settings["tied"] and "lm_head.weight" in tensors:  # some files have the one name, some the other
+        head = tensors.pop("lm_head.weight")
+        tensors.setdefault("transformer.wte.weight", head)
+    biased = bias or any(bool(tensor.any()) for name, tensor in tensors.items() if name.endswith(".bias"))
+    if not biased:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(".bias")}
-    return settings, tensors
+    expected = shapes(settings, bias=biased)
+    for name in sorted(expected.keys() ^ tensors.keys()):
+        raise DecaylabError(f"{folder}: {shown(name)} is missing or not part of a GPT-2 of these settings")
+    for name, shape in expected.items():
+        if tensors[name].shape != shape:
+            raise DecaylabError(
+                f"{folder}: {name} has the shape {tuple(tensors[name].shape)}, by its config.json {shape} is expected"
+            )
+    return settings | {"bias": biased}, tensors
 
 
 def load(folder: Path) -> GPT:
@@ -79,9 +78,6 @@ def load(folder: Path) -> GPT:
     settings, tensors = read(folder)
     model = GPT(**settings)
     own = dict(model.named_parameters())
-    different = own.keys() ^ tensors.keys()
-    if different:
-        raise DecaylabError(f"{folder}: {sorted(different)[0]!r} is missing or not part of a GPT-2")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(tensors[name])
@@ -141,10 +137,10 @@ def write(model: GPT, folder: Path, *, end_of_text: int | None = None) -> None:
 
 def _require_free(folder: Path) -> None:
     """Refuse to replace anything but an earlier GPT-2."""
-    there = [folder / name for name in ("config.json", "model.safetensors") if (folder / name).exists()]
+    there = [folder / name for name in (CONFIG, WEIGHTS[0]) if (folder / name).exists()]
     try:
-        ours = not there or json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == "gpt2"
-    except (OSError, ValueError, KeyError, TypeError):
+        ours = not there or read_object(folder / CONFIG, "a model's settings").get("model_type") == "gpt2"
+    except DecaylabError:
         ours = False
     if not ours:
         raise DecaylabError(f"{there[0]} is there already and not a GPT-2's: name another folder, or remove it")
@@ -162,40 +158,9 @@ def _activation_table() -> dict[str, Any]:
 
 def _weights(folder: Path) -> dict[str, Tensor]:
     """Read every tensor of a checkpoint, from one file or from the files that its index names."""
-    for name in _FILES:
-        if (folder / name).exists():
-            return _tensors(folder / name)
-        index = folder / f"{name}.index.json"
-        if index.exists():
-            try:
-                parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError):
-                raise DecaylabError(f"{index} is damaged; expected the names of a checkpoint's files") from None
-            return {name: tensor for part in parts for name, tensor in _tensors(folder / Path(part).name).items()}
-    raise DecaylabError(f"{folder} has neither {_FILES[0]} nor {_FILES[1]}; expected a checkpoint of transformers")
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except FileNotFoundError:
-        raise DecaylabError(f"{path} is missing; the index beside it names it") from None
-    except Exception as error:  # torch raises many kinds for a damaged archive; all mean the same to the reader
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DecaylabError(f"{path} is damaged, or holds more than tensors ({line})") from None
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DecaylabError(f"{path} is missing; expected a folder that transformers' save_pretrained wrote") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DecaylabError(f"{path} is damaged ({error}); expected a model's settings as JSON") from None
-    missing = {"vocab_size", "n_positions", "n_layer", "n_head", "n_embd"} - content.keys()
-    if missing:
-        raise DecaylabError(f"{path} has no {sorted(missing)[0]}: it is not the configuration of a GPT-2")
-    return dict(content)
+    tensors: dict[str, Tensor] = {}
+    for name in weight_files(folder):
+        if not (folder / name).exists():
+            raise DecaylabError(f"{folder / name} is missing; the index beside it names it")
+        tensors |= load_tensors(folder / name)
+    return tensors

@@ -50,11 +50,16 @@ class Store(Leases):
         """The store's name for people, without a password."""
 
     def add(self, run_id: str, config: Mapping[str, Any], *, kind: str) -> None:
-        """Enter a run as waiting; a run that is there already stays as it is."""
+        """Enter a run as waiting; one that is there keeps its state, and takes the new paths until it has ended.
+
+        One id has one meaning, but its files may lie elsewhere than when it was entered.
+        """
         row = {"id": run_id, "kind": kind, "config": json.dumps(config, sort_keys=True), "status": "waiting"}
         with self._database.write() as connection:
             entry = self._database.insert_missing(schema.runs)
-            connection.execute(entry.values(**row, created=self._database.now()))
+            if connection.execute(entry.values(**row, created=self._database.now())).rowcount == 0:
+                elsewhere = and_(_RUNS.id == run_id, _RUNS.status.not_in(ENDED), _RUNS.config != row["config"])
+                connection.execute(update(schema.runs).where(elsewhere).values(config=row["config"]))
 
     def get(self, run_id: str) -> RunRow | None:
         """Return one run, ``None`` when the store does not know it."""

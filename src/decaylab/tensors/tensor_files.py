@@ -38,7 +38,7 @@ def load_archive(path: Path, *, device: torch.device | str = "cpu") -> Any:
         # torch's own words advise to load it with execution allowed: never to be passed on.
         raise DecaylabError(f"{path} is refused: {_refusal(str(error))}") from None
     except Exception as error:  # torch raises many kinds for a damaged archive; all mean the same to the reader
-        raise DecaylabError(f"{path} is damaged ({type(error).__name__}): expected a file of torch.save") from None
+        raise DecaylabError(f"{path} is damaged ({type(error).__name__}): it cannot be read as weights") from None
 
 
 def _refusal(words: str) -> str:
@@ -46,7 +46,7 @@ def _refusal(words: str) -> str:
     marker = "Unsupported global: GLOBAL "
     if marker in words:
         name = words.partition(marker)[2].split(" ")[0].rstrip(".")
-        return f"it holds {shown(name, quoted=False)}, and only tensors, numbers, strings and containers are read"
+        return f"it holds more than tensors ({shown(name, quoted=False)}), and nothing is executed here"
     return "it is damaged, or holds more than tensors, numbers, strings and containers of them"
 
 
@@ -78,7 +78,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
             raise DecaylabError(f"{path} cannot be read: {error.strerror or type(error).__name__}") from None
         except (SafetensorError, ValueError, TypeError, KeyError) as error:
             words = shown(" ".join(str(error).split()), quoted=False)
-            raise DecaylabError(f"{path} is damaged ({words}): expected a safetensors file") from None
+            raise DecaylabError(f"{path} is damaged ({words}): it cannot be read as weights") from None
     found = load_archive(path)
     if not isinstance(found, Mapping) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in found.items()

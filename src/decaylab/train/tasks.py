@@ -21,6 +21,7 @@ from decaylab.train.checkpoints import files as checkpoint
 from decaylab.train.distributed import Processes
 from decaylab.train.generation import complete, text_batches
 from decaylab.train.preflight import held_out_text as held_out
+from decaylab.train.preflight.inputs import data_digest, text_digest
 from decaylab.train.weight_averages import evaluating
 
 Batch = tuple[Tensor, Tensor]
@@ -115,6 +116,8 @@ class VisionTask:
         self._test_x = images.test_x.to(device).contiguous(memory_format=layout)
         self._train_y, self._test_y = images.train_y.to(device), images.test_y.to(device)
         self.fingerprints = {"data": images.fingerprint}
+        if (files := data_digest(config)) is not None:
+            self.fingerprints["files"] = files
         model = vision_model(config.model, images.num_classes, self._train_x.shape[1])
         self.model: nn.Module = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         self._size = len(self._train_y)
@@ -203,11 +206,12 @@ class LanguageTask:
 
     def __init__(self, config: LanguageRun, device: torch.device, processes: Processes) -> None:
         self._config, self._device, self._processes = config, device, processes
-        self._stream = stream = data.text(config.data.corpus, config.data.tokenizer)
+        self._stream = stream = data.text(config.data.corpus, config.data.tokenizer, sha256=config.data.sha256)
         self.fingerprints = {"data": str(stream.manifest["train"]["sha256"])[:16]}
         context = config.model.context
         self._text: list[Batch] = []
         if (path := config.evaluation.text_file) is not None:  # read now: the end of a long run is too late to miss it
+            text_digest(path, config.evaluation.text_sha256)
             text = held_out.read_text(path)
             size = config.evaluation.batch_size
             self._text = text_batches(stream, text, context, size, name=f"the test text {path}")

@@ -29,7 +29,7 @@ from decaylab.train.checkpoints import layout as run_folder
 from decaylab.train.checkpoints.files import DiskFull
 from decaylab.train.checkpoints.initial_weights import Origin
 from decaylab.train.checkpoints.ledger import Ledger
-from decaylab.train.checkpoints.run_state import RunState, Stateful, Tally, seed_process
+from decaylab.train.checkpoints.run_state import Fingerprints, RunState, Stateful, Tally, seed_process
 from decaylab.train.distributed import Processes
 from decaylab.train.divergence import DivergenceWatch
 from decaylab.train.evaluation import Measuring
@@ -103,6 +103,7 @@ class Training:
         lasts = isinstance(config, LanguageRun) and flops_per_step(config) * self.total > _WORTH_A_MEASUREMENT
         self.peak = self._measure_peak() if lasts else 0.0
         parts: dict[str, Stateful] = {
+            "inputs": Fingerprints(self.task.fingerprints),
             "averages": self.averages,
             "scaler": self.scaler,
             "watch": self.watch,

@@ -28,6 +28,7 @@ from decaylab.config.identity import from_dict, to_dict
 from decaylab.config.schema import AnyRun
 from decaylab.errors import DecaylabError
 from decaylab.files import sync_folder
+from decaylab.serialization import read_object
 from decaylab.tensors.sharding import local
 from decaylab.train.checkpoints import manifest
 from decaylab.train.checkpoints.manifest import Coverage
@@ -197,15 +198,13 @@ def load_config(folder: Path) -> AnyRun:
     path = folder / "config.json"
     try:
         manifest.require_whole(path, "the run's settings as JSON")
-        text = path.read_bytes()
     except FileNotFoundError:
         raise DecaylabError(f"there is no checkpoint at {folder}: expected {path.name} in it") from None
     try:
-        content = json.loads(text)
-        if not isinstance(content, dict):
-            raise ValueError("no settings in braces")
-        return from_dict(content)
-    except (ValueError, DecaylabError) as error:  # not JSON, not UTF-8, or other settings
+        return from_dict(read_object(path, "the run's settings"))
+    except DecaylabError as error:
+        if str(error).startswith(str(path)):
+            raise
         raise DecaylabError(f"{path} is damaged ({error}); expected the run's settings as JSON") from None
 
 

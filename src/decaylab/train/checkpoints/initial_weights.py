@@ -18,6 +18,7 @@ from decaylab.models import transformers_format
 from decaylab.train.checkpoints import files as checkpoint
 from decaylab.train.checkpoints import layout as run_folder
 from decaylab.train.distributed import load_whole_state
+from decaylab.train.preflight.inputs import checkpoint_digest
 
 Resolve = Callable[[str], Path]
 _NORM_EPS = 1e-5
@@ -108,6 +109,7 @@ def load_first_weights(config: AnyRun, model: nn.Module, resolve: Resolve | None
         if not isinstance(config, LanguageRun):
             raise DecaylabError(f"{source.run} is a language model: only a language run can start from it")
         folder = Path(source.run.removeprefix(FOREIGN)).expanduser()
+        checkpoint_digest(folder, source.sha256)
         vocabulary: Any = model.vocab_size
         checkpoint.load_model_tensors(model, foreign_weights(folder, config.model, int(vocabulary)), str(folder))
         return
@@ -131,7 +133,8 @@ def averaged_weights(folder: Path, name: str) -> dict[str, Tensor]:
     averages = checkpoint.load_state(folder)["averages"]
     chosen = {k.removeprefix(f"{name}/"): v for k, v in averages.items() if k.startswith(f"{name}/")}
     if not chosen:
-        raise DecaylabError(f"{folder} holds no average {name!r}; it has to be in that run's averages")
+        known = sorted({key.split("/")[0] for key in averages if "/" in key})
+        raise DecaylabError(f"{folder} holds no average {name!r}; it has {', '.join(['iterate', *known])}")
     return tensors | chosen
 
 

@@ -1,18 +1,22 @@
-"""How does a trained language model come back from disk: from a run's folder, a snapshot, or transformers' format?"""
+"""Trained language models from disk: from a run's folder, a snapshot, or transformers' format."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from decaylab import data
-from decaylab.config.schema import LanguageRun
+from decaylab.config.schema import FOLDER, LanguageRun
+from decaylab.data.text_streams import is_prepared
 from decaylab.data.tokenizer import Tokenizer, bpe_size, open_tokenizer
 from decaylab.errors import DecaylabError
-from decaylab.models import transformers_format
-from decaylab.train.build import language_model
+from decaylab.models import GPT, transformers_format
+from decaylab.train.build import embedding_rows, language_model
 from decaylab.train.checkpoints import files as checkpoint
 from decaylab.train.checkpoints import layout as run_folder
 from decaylab.train.checkpoints.initial_weights import averaged_weights
@@ -57,11 +61,56 @@ def load_finished(
     config = checkpoint.load_config(folder)
     if not isinstance(config, LanguageRun):
         raise DecaylabError(f"{folder} holds a vision model, which has no words")
-    name = tokenizer or config.data.tokenizer
-    codec = data.text(config.data.corpus, name).tokenizer if bpe_size(name) else open_tokenizer(name, None)
-    model = language_model(config.model, codec.vocab_size)
-    checkpoint.load_model_tensors(model, averaged_weights(folder, weights), str(folder))
+    codec = _tokenizer(config, tokenizer or config.data.tokenizer, folder)
+    model = language_model_of(config, averaged_weights(folder, weights), str(folder))
+    rows = embedding_rows(config.model, codec.vocab_size)
+    if rows != model.vocab_size:
+        raise DecaylabError(
+            f"{folder} knows {model.vocab_size:,} tokens, its tokenizer {rows:,}: name another tokenizer"
+        )
     return model.eval(), codec
+
+
+def language_model_of(config: LanguageRun, tensors: Mapping[str, Tensor], origin: str) -> GPT:
+    """Build a language model of some settings with some weights, once they are known to fit.
+
+    Sizes in settings that somebody else wrote are not believed: what is built is no larger than the file of weights.
+
+    Args:
+        config: The run's settings.
+        tensors: The weights.
+        origin: Their folder, for messages.
+
+    Raises:
+        DecaylabError: The weights are of a model with other settings.
+    """
+    embedding = tensors.get("transformer.wte.weight")
+    layers = {name.split(".")[2] for name in tensors if name.startswith("transformer.h.")}
+    if embedding is None or embedding.dim() != 2 or len(layers) != config.model.num_layers:
+        raise DecaylabError(f"{origin} holds weights of {len(layers)} layers: they belong to a model of other settings")
+    settings = replace(config.model, vocab_size=len(embedding))
+    with torch.device("meta"):
+        outline = language_model(settings, len(embedding))
+    for name, tensor in outline.state_dict().items():
+        if name in tensors and tensors[name].shape != tensor.shape:
+            found = f"{tuple(tensors[name].shape)}, by its settings {tuple(tensor.shape)}"
+            raise DecaylabError(f"{origin}: {name} is {found}: it belongs to a model of other settings")
+    model = cast("GPT", language_model(settings, len(embedding)))
+    checkpoint.load_model_tensors(model, tensors, origin)
+    return model
+
+
+def _tokenizer(config: LanguageRun, name: str, folder: Path) -> Tokenizer:
+    """Return a run's tokenizer; a folder that a checkpoint names is never read for it."""
+    if bpe_size(name) is None:
+        return open_tokenizer(name, None)
+    source = config.data
+    if source.corpus.startswith(FOLDER) and not (source.sha256 and is_prepared(name, source.sha256)):
+        raise DecaylabError(
+            f"the tokenizer {name} of {folder} was trained on {source.corpus}, whose tokens are not on this machine: "
+            "train the run here, or measure it with `decaylab probe --corpus`, which encodes the text again"
+        )
+    return data.text(source.corpus, name, sha256=source.sha256).tokenizer
 
 
 def convert(folder: Path, target: Path, *, weights: str = "iterate") -> None:

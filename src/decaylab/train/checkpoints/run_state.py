@@ -52,6 +52,34 @@ class Tally:
     evaluations: int = 0
 
 
+class Fingerprints:
+    """Digests of what a run reads, kept with its state: what was begun on some data never goes on with other.
+
+    Args:
+        digests: By name.
+    """
+
+    def __init__(self, digests: Mapping[str, str]) -> None:
+        self._digests = dict(digests)
+
+    def state_dict(self) -> dict[str, str]:
+        """Return them."""
+        return self._digests
+
+    def load_state_dict(self, state: Mapping[str, str]) -> None:
+        """Compare them.
+
+        Raises:
+            DecaylabError: The run was begun on other data.
+        """
+        for name, digest in state.items():
+            if self._digests.get(name, digest) != digest:
+                raise DecaylabError(
+                    f"the {name} of this run has changed since its checkpoint (sha256 {digest}, now "
+                    f"{self._digests[name]}): put the earlier data back, or train anew in another store"
+                )
+
+
 class RunState:
     """Saves and resumes everything of a run that changes from step to step.
 
@@ -212,7 +240,8 @@ class RunState:
         with self._widened(done):
             load_whole_state(self._optimizer, state["optimizer"])
         for name, part in self._parts.items():
-            part.load_state_dict(state[name])
+            if name in state or not isinstance(part, Fingerprints):  # earlier checkpoints have none of these
+                part.load_state_dict(state[name])
         sums = state.get("losses", ())
         own = sums[self._processes.rank] if len(sums) == self._processes.size else state["loss"][0]
         self._tally.loss_sum.copy_(own)

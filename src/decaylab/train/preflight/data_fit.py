@@ -11,6 +11,7 @@ from decaylab.errors import DecaylabError
 from decaylab.train.build import embedding_rows
 from decaylab.train.checkpoints.initial_weights import foreign_weights
 from decaylab.train.preflight.held_out_text import read_text
+from decaylab.train.preflight.inputs import checkpoint_digest
 from decaylab.train.preflight.memory import require_memory
 
 
@@ -38,7 +39,7 @@ def require_fit(config: AnyRun, device: str, *, processes: int = 1) -> None:
         require_memory(config, 0, device, processes=processes)
         return
     schedules.value(config.schedule, 0, config.optimizer.lr, config.steps)
-    stream = data.text(config.data.corpus, config.data.tokenizer)
+    stream = data.text(config.data.corpus, config.data.tokenizer, sha256=config.data.sha256)
     tokens = {"training": len(stream.train), "validation": len(stream.val)}
     if config.data.train_tokens is not None:
         tokens["training"] = min(tokens["training"], config.data.train_tokens)
@@ -51,6 +52,7 @@ def require_fit(config: AnyRun, device: str, *, processes: int = 1) -> None:
     rows = embedding_rows(config.model, stream.vocab_size)
     if config.init_from is not None and config.init_from.run.startswith(FOREIGN):
         folder = Path(config.init_from.run.removeprefix(FOREIGN)).expanduser()
+        checkpoint_digest(folder, config.init_from.sha256)
         foreign_weights(folder, config.model, rows)
     path = config.evaluation.text_file
     if path is not None and len(stream.encode(read_text(path)[:64])) < 2:
@@ -64,4 +66,7 @@ def lost_in_texts(config: AnyRun) -> str:
         return ""
     path = config.evaluation.text_file
     text = (config.evaluation.prompt or "") + (read_text(path) if path is not None else "")
-    return lost_characters(data.text(config.data.corpus, config.data.tokenizer).tokenizer, text) if text else ""
+    if not text:
+        return ""
+    stream = data.text(config.data.corpus, config.data.tokenizer, sha256=config.data.sha256)
+    return lost_characters(stream.tokenizer, text)

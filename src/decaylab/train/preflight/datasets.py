@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from decaylab.config.schema import AnyRun, VisionRun
+from decaylab.config.schema import AnyRun, LanguageRun, VisionRun
 from decaylab.data.catalog import available
 from decaylab.data.cifar import read_cifar
 from decaylab.data.openwebtext import prepared_folder
 from decaylab.data.stream import open_stream
+from decaylab.data.text_streams import is_prepared
 from decaylab.train.preflight.held_out_text import read_text
 
 
@@ -20,8 +21,10 @@ def require_data(configs: Iterable[AnyRun]) -> None:
     """
     configs = tuple(configs)
     sources = {_source(config): None for config in configs}
+    kept = {_source(c) for c in configs if _is_kept(c)}
     for name, tokenizer in sources:
-        available(name, tokenizer=tokenizer)
+        if (name, tokenizer) not in kept:
+            available(name, tokenizer=tokenizer)
         if tokenizer == "gpt2":
             available("gpt2")
     for path in {config.evaluation.text_file for config in configs} - {None}:
@@ -39,6 +42,15 @@ def require_whole(configs: Iterable[AnyRun]) -> None:
             read_cifar(name)
         elif name == "openwebtext":
             open_stream(prepared_folder(tokenizer))
+
+
+def _is_kept(config: AnyRun) -> bool:
+    """Whether a folder's text is there as tokens, so that the folder need not be."""
+    return (
+        isinstance(config, LanguageRun)
+        and config.data.sha256 is not None
+        and (is_prepared(config.data.tokenizer, config.data.sha256))
+    )
 
 
 def _source(config: AnyRun) -> tuple[str, str]:

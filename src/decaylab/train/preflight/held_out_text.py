@@ -1,13 +1,10 @@
-"""Which text is a finished language model measured on, and is it still the one that an earlier run was measured on?"""
+"""Text that a finished language model is measured on."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from decaylab.config.schema import AnyRun
 from decaylab.errors import DecaylabError
 
 
@@ -28,21 +25,3 @@ def read_text(path: str | Path) -> str:
 def fingerprint(text: str) -> str:
     """Return 16 hexadecimal digits of a hash of a text; a run's summary has it as ``text``."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def changed(config: AnyRun, summary: Mapping[str, Any]) -> str | None:
-    """Say in one line that the text of a run is not what it was when the run was measured; None where it is.
-
-    A run's id has the path of its text, not the content, so a finished run is not trained again for a new content.
-
-    Args:
-        config: The run.
-        summary: What it said at its end.
-    """
-    path = config.evaluation.text_file
-    if path is None or "text" not in summary or fingerprint(read_text(path)) == summary["text"]:
-        return None
-    return (
-        f"{path} has changed since this run was measured on it, so test/loss is that of the earlier text: give the new "
-        f"text another name, and it is another run"
-    )

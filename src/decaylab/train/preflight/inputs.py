@@ -1,0 +1,156 @@
+"""Content of the files that a run reads: filled into its settings before it has an id, checked when they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from decaylab.config.schema import FOLDER, FOREIGN, AnyRun, LanguageRun, VisionRun, reads_files
+from decaylab.data.cifar import cifar_digest
+from decaylab.data.corpus import open_corpus
+from decaylab.data.digests import file_digest, file_digests
+from decaylab.data.text_streams import is_prepared, text
+from decaylab.errors import DecaylabError
+from decaylab.tensors.checkpoint_folder import CONFIG, weight_files
+
+
+def with_content(config: AnyRun, report: Callable[[str], None] = lambda line: None) -> AnyRun:
+    """Return a run's settings with the digest of each of the user's files that it reads.
+
+    The digest, not the path, is part of the run's id: other content is another run, and the same content elsewhere is
+    the same run. Paths become absolute, for workers that start elsewhere. What is named in the catalogue (``stdlib``,
+    ``cifar10``) has no digest in a run's settings; see `changed_data`.
+
+    Args:
+        config: A run's settings. Digests that they have already are checked.
+        report: Called with a line where a text has changed and the run goes on with the earlier one.
+
+    Raises:
+        DecaylabError: A file or folder is missing or cannot be read, or has other content than the settings say.
+    """
+    if not isinstance(config, LanguageRun) or not reads_files(config):
+        return config
+    data, evaluation, origin = config.data, config.evaluation, config.init_from
+    if data.corpus.startswith(FOLDER):
+        place = FOLDER + _absolute(data.corpus.removeprefix(FOLDER))
+        data = replace(data, corpus=place, sha256=_corpus_digest(place, data.tokenizer, data.sha256, report))
+    if evaluation.text_file is not None:
+        place = _absolute(evaluation.text_file)
+        digest = text_digest(place, evaluation.text_sha256)
+        evaluation = replace(evaluation, text_file=place, text_sha256=digest)
+    if origin is not None and origin.run.startswith(FOREIGN):
+        place = _absolute(origin.run.removeprefix(FOREIGN))
+        origin = replace(origin, run=FOREIGN + place, sha256=checkpoint_digest(Path(place), origin.sha256))
+    return replace(config, data=data, evaluation=evaluation, init_from=origin)
+
+
+def text_digest(path: str, expected: str | None) -> str:
+    """Return the SHA-256 of a test text.
+
+    Raises:
+        DecaylabError: It cannot be read, or is not the expected one.
+    """
+    try:
+        found = file_digest(Path(path).expanduser())
+    except DecaylabError as error:
+        raise DecaylabError(f"the test text {error}") from error
+    return _same(f"the test text {path}", found, expected, "evaluation.text-sha256")
+
+
+def checkpoint_digest(folder: Path, expected: str | None) -> str:
+    """Return a digest of the files of a checkpoint in transformers' format: its settings and its weights.
+
+    Raises:
+        DecaylabError: A file is missing or cannot be read, or they are not the expected ones.
+    """
+    if not folder.is_dir():
+        if expected is not None:
+            return expected  # a run that has begun needs it no more, and any other is told when it is read
+        raise DecaylabError(f"there is no folder {folder} to start from: give hf: and the folder of a checkpoint")
+    if not (folder / CONFIG).is_file():
+        raise DecaylabError(f"{folder / CONFIG} is missing; expected a folder that transformers' save_pretrained wrote")
+    names = [CONFIG, *weight_files(folder)]
+    digest = hashlib.sha256()
+    for name, content in zip(names, file_digests(folder, names), strict=True):
+        digest.update(f"{name} {content}\n".encode())
+    return _same(f"the checkpoint {folder}", digest.hexdigest(), expected, "init-from.sha256")
+
+
+def _corpus_digest(name: str, tokenizer: str, expected: str | None, report: Callable[[str], None]) -> str:
+    prepared = expected is not None and is_prepared(tokenizer, expected)
+    try:
+        found = open_corpus(name).digest()
+    except DecaylabError:
+        if not prepared:
+            raise
+        found = None
+    if found == expected or expected is None:
+        assert found is not None
+        return found
+    if not prepared:
+        return _same(f"the text of {name}", str(found), expected, "data.sha256")
+    state = "is gone" if found is None else "has changed"
+    report(
+        f"the text of {name} {state} since these settings were written: the run goes on with the earlier text, kept as "
+        "tokens (--data.sha256 None takes the text as it is now)"
+    )
+    return expected
+
+
+def _same(what: str, found: str, expected: str | None, flag: str) -> str:
+    if expected not in (None, found):
+        raise DecaylabError(
+            f"{what} has changed since these settings were written (sha256 {str(expected)[:12]}..., now "
+            f"{found[:12]}...): put the earlier content back, or give --{flag} None for a new run on this one"
+        )
+    return found
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(Path(path).expanduser())
+    except (RuntimeError, ValueError) as error:  # no home of that name
+        raise DecaylabError(f"{path!r} is no path: {error}") from error
+
+
+def data_digest(config: AnyRun) -> str | None:
+    """Return 16 digits that tell the data of the catalogue apart which a run reads; None for data of the package.
+
+    Raises:
+        DecaylabError: The data is not on this machine, or damaged.
+    """
+    if isinstance(config, VisionRun):
+        return None if config.data.dataset == "digits" else cifar_digest(config.data.dataset)[:16]
+    return str(text(config.data.corpus, config.data.tokenizer, sha256=config.data.sha256).manifest["train"]["sha256"])[
+        :16
+    ]
+
+
+def changed_data(config: AnyRun, summary: Mapping[str, Any]) -> str | None:
+    """Say in one line that a data set of the catalogue is not what it was when a run was trained; None where it is.
+
+    Such a data set is part of a run's id by its name. The standard library is another text with another Python, and
+    the files of CIFAR can be replaced.
+
+    Args:
+        config: The run.
+        summary: What it said at its end.
+    """
+    key = "files" if isinstance(config, VisionRun) else "data"
+    if key not in summary:
+        return None
+    try:
+        found = data_digest(config)
+    except DecaylabError:  # no longer here: nothing to compare, and a finished run needs it no more
+        return None
+    if found in (None, summary[key]):
+        return None
+    name = config.data.dataset if isinstance(config, VisionRun) else config.data.corpus
+    return (
+        f"{name} has changed on this machine since this run was trained on it (sha256 {summary[key]}, now {found}): "
+        "its numbers are those of the earlier data; train anew in another --store"
+    )
