@@ -1,5 +1,7 @@
 import json
+import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,12 +10,24 @@ from torch import nn
 
 from decaylab.cli import main
 from decaylab.config.identity import run_id, to_dict
-from decaylab.config.schema import Decay, Optimizer, VisionData, VisionModel, VisionRun
+from decaylab.config.schema import (
+    Decay,
+    Evaluation,
+    LanguageData,
+    LanguageModel,
+    LanguageRun,
+    Optimizer,
+    VisionData,
+    VisionModel,
+    VisionRun,
+)
+from decaylab.data.corpus import Corpus
 from decaylab.probes import PROBES, measure
 from decaylab.store.store import Store
-from decaylab.train.build import stepper
+from decaylab.train.build import language_model, stepper
 from decaylab.train.checkpoints import files as checkpoint
 from decaylab.train.distributed import Processes
+from decaylab.train.preflight.inputs import with_content
 from decaylab.train.tasks import build_task
 
 
@@ -136,3 +150,109 @@ def test_a_run_is_named_by_the_beginning_of_its_id(tmp_path, capsys):
     assert _json(capsys, *arguments[1:])["weights/norm"] == pytest.approx(2 * norm, rel=1e-6)  # the latest
     assert main(["sample", *arguments[1:]]) == 2
     assert "is a vision run: name a language run" in capsys.readouterr().err
+
+
+LANGUAGE = LanguageRun(
+    model=LanguageModel(num_layers=1, num_heads=1, width=8, context=8),
+    data=LanguageData(tokenizer="ascii"),
+    evaluation=Evaluation(every=2, batches=1, batch_size=2),
+)
+
+
+def _snapshot(folder, config, rows=128):
+    checkpoint.save(folder, config, checkpoint.model_tensors(language_model(config.model, rows)), {"averages": {}})
+    return folder
+
+
+def _secret(folder):
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"{number}.txt").write_text(f"a secret line {number}\n" * 150)
+    return f"folder:{folder}"
+
+
+def test_a_checkpoint_does_not_make_a_probe_read_the_folder_that_it_names(tmp_path, capsys, monkeypatch):
+    corpus = _secret(tmp_path / "secret")
+    text_file = str(tmp_path / "secret" / "0.txt")
+    config = replace(LANGUAGE, data=replace(LANGUAGE.data, corpus=corpus))
+    config = replace(config, evaluation=replace(config.evaluation, text_file=text_file))
+    folder = _snapshot(tmp_path / "snapshot-1", config)
+    opened = []
+    original = Corpus.documents
+    monkeypatch.setattr(Corpus, "documents", lambda self, side: opened.append(self.name) or original(self, side))
+    monkeypatch.setattr("decaylab.train.preflight.held_out_text.read_text", lambda path: opened.append(path))
+    assert main(["probe", str(folder), "--probes", "gradient_noise"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "--corpus folder:PATH" in error and corpus in error and not opened
+    assert _json(capsys, folder)["weights/norm"] > 0 and not opened  # what needs no data needs no folder
+    assert _json(capsys, folder, "--probes", "gradient_noise", "--points", "4", "--corpus", corpus)
+    assert set(opened) == {corpus}
+    for wrong, words in (("stdlib", "expected folder:PATH"), (f"folder:{tmp_path}/no", "is not a folder")):
+        assert main(["probe", str(folder), "--probes", "gradient_noise", "--corpus", wrong]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_a_run_whose_folder_has_moved(tmp_path, capsys):
+    corpus = _secret(tmp_path / "texts")
+    config = with_content(replace(LANGUAGE, data=replace(LANGUAGE.data, corpus=corpus, tokenizer="bpe:270")))
+    folder = _snapshot(tmp_path / "snapshot-1", config, rows=270)
+    (tmp_path / "texts").rename(tmp_path / "moved")
+    noise = ["--probes", "gradient_noise", "--points", "4"]
+    for command in (["probe", str(folder), *noise], ["sample", str(folder), "--tokens", "2"]):
+        assert main(command) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    (tmp_path / "moved" / "0.txt").write_text("other\n")
+    assert main(["probe", str(folder), *noise, "--corpus", f"folder:{tmp_path / 'moved'}"]) == 2
+    assert "has changed since this run was made" in capsys.readouterr().err
+    (tmp_path / "moved" / "0.txt").write_text("a secret line 0\n" * 150)
+    found = _json(capsys, folder, *noise, "--corpus", f"folder:{tmp_path / 'moved'}")
+    shutil.rmtree(tmp_path / "moved")
+    assert _json(capsys, folder, *noise) == found  # encoded once: it is there
+    assert main(["sample", str(folder), "--tokens", "2"]) == 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": {"num_layers": 10**7}},
+        {"model": {"width": 10**9, "num_heads": 1}},
+        {"model": {"context": 10**12}},
+        {"model": {"vocab_size": 10**12}},
+        {"evaluation": {"batch_size": 10**12}},
+        {"model": {"width": "8" * 10**6}},
+        {"x" * 10**6: 1},
+        {"kind": ["language"]},
+        {"data": [[[[]]]]},
+    ],
+    ids=lambda s: str(s)[:30],
+)
+def test_settings_of_a_stranger_are_not_believed(settings, tmp_path, capsys):
+    folder = _snapshot(tmp_path / "snapshot-1", LANGUAGE)
+    content = json.loads((folder / "config.json").read_text())
+    for name, value in settings.items():
+        content[name] = {**content[name], **value} if isinstance(value, dict) else value
+    (folder / "config.json").write_text(json.dumps(content))
+    for command in (["probe", str(folder), "--probes", "gradient_noise"], ["sample", str(folder), "--tokens", "1"]):
+        if "evaluation" in settings and command[0] == "sample":
+            continue
+        if settings == {"model": {"vocab_size": 10**12}} and command[0] == "probe":
+            continue  # the rows are those of the weights
+        assert main(command) == 2, command
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and len(error) < 600
+
+
+def test_weights_of_other_programs(own_module, tmp_path, capsys):
+    import mine
+
+    state = mine.model().state_dict()
+    expected = _json(capsys, "--load", "mine:model")
+    for number, content in enumerate(
+        [
+            {f"_orig_mod.module.{name}": t for name, t in state.items()},
+            {"state_dict": {f"model.{name}": t for name, t in state.items()}, "epoch": 1},
+            {"model_state_dict": state},
+        ]
+    ):
+        torch.save(content, tmp_path / f"{number}.ckpt")
+        assert _json(capsys, tmp_path / f"{number}.ckpt", "--load", "mine:model") == pytest.approx(expected)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,7 +23,7 @@ from decaylab.data import manifest as records
 from decaylab.data.manifest import SIDES, CorpusRecord
 from decaylab.data.stream import only_one, open_stream, stream_folder
 from decaylab.data.tokenizer import Tokenizer, open_tokenizer
-from decaylab.errors import DecaylabError
+from decaylab.errors import DecaylabError, shown
 from decaylab.files import atomic_write_text
 
 _HUB_NAME = "Skylion007/openwebtext"
@@ -87,7 +89,12 @@ def get_openwebtext(
         if not records.exists(folder):
             work = _unfinished(folder)
             work.mkdir(parents=True, exist_ok=True)
-            state = _Writer(work, chosen).run(_stream(source) if rows is None else rows, progress)
+            writer = _Writer(work, chosen)
+            if rows is None:
+                with _quiet():
+                    state = _kept(lambda: writer.run(_stream(source), progress))
+            else:
+                state = writer.run(rows, progress)
             if not all(state[side]["tokens"] for side in SIDES):
                 raise DecaylabError(f"{state['documents']} documents are too few: one in {_ONE_IN:,} is for validation")
             corpus = CorpusRecord(
@@ -244,6 +251,33 @@ def _stream(source: Path | None) -> Iterable[Mapping[str, Any]]:
         where = _HUB_NAME if source is None else source
         raise DecaylabError(f"{where} has the columns {', '.join(map(str, columns[:8]))}: expected a column text")
     return rows  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what `datasets` logs of an error off the terminal: the error itself is one line of ours."""
+    logger = logging.getLogger("datasets")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _kept(action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Say of an error of the network, or of a damaged file, that what was written before it is not lost."""
+    try:
+        return action()
+    except DecaylabError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:  # our own disk
+            raise
+        reason = f"{type(error).__name__}: {shown(str(error), quoted=False)}"
+        raise DecaylabError(
+            f"reading {_HUB_NAME} stopped ({reason}): what was written is kept, and the same command goes on from there"
+        ) from error
 
 
 def parquet_files(folder: Path) -> list[str]:

@@ -34,6 +34,6 @@ def _parts(index: Path) -> list[str]:
         raise DecaylabError(f"{index} is damaged; expected the names of a checkpoint's files")
     names = sorted(set(parts))
     for name in names:
-        if Path(name).name != name or "\0" in name or len(names) > _MOST_PARTS:
+        if Path(name).name != name or "\0" in name or len(name) > 255 or len(names) > _MOST_PARTS:
             raise DecaylabError(f"{index} is damaged: {shown(name)} is not a file beside it")
     return names

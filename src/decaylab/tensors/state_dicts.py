@@ -74,7 +74,14 @@ def _bare(name: str) -> str:
 
 def _wrapper(model: nn.Module) -> str:
     """Return the prefix that a wrapper around the model gives to all of its names."""
-    return "module." if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) else ""
+    prefix, inner = "", model
+    while True:
+        if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            prefix, inner = f"{prefix}module.", inner.module
+        elif isinstance(getattr(inner, "_orig_mod", None), nn.Module):
+            inner = getattr(inner, "_orig_mod")  # noqa: B009  (mypy knows no such attribute)
+        else:
+            return prefix
 
 
 def _under_prefix(canonical: Mapping[str, str], tensors: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:

@@ -88,6 +88,10 @@ def language_model_of(config: LanguageRun, tensors: Mapping[str, Tensor], origin
     layers = {name.split(".")[2] for name in tensors if name.startswith("transformer.h.")}
     if embedding is None or embedding.dim() != 2 or len(layers) != config.model.num_layers:
         raise DecaylabError(f"{origin} holds weights of {len(layers)} layers: they belong to a model of other settings")
+    places = tensors.get("transformer.wpe.weight", embedding)
+    if tuple(places.shape) != (config.model.context, config.model.width):
+        sizes = tuple(places.shape)
+        raise DecaylabError(f"{origin} holds weights for context and width {sizes}: a model of other settings has them")
     settings = replace(config.model, vocab_size=len(embedding))
     with torch.device("meta"):
         outline = language_model(settings, len(embedding))
