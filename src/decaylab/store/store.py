@@ -50,7 +50,7 @@ class Store(Leases):
         """The store's name for people, without a password."""
 
     def add(self, run_id: str, config: Mapping[str, Any], *, kind: str) -> None:
-        """Enter a run as waiting; one that is there keeps its state, and takes the new paths until it has ended.
+        """Enter a run as waiting; one that is there keeps its state, and while nobody trains it takes the new paths.
 
         One id has one meaning, but its files may lie elsewhere than when it was entered.
         """
@@ -58,7 +58,9 @@ class Store(Leases):
         with self._database.write() as connection:
             entry = self._database.insert_missing(schema.runs)
             if connection.execute(entry.values(**row, created=self._database.now())).rowcount == 0:
-                elsewhere = and_(_RUNS.id == run_id, _RUNS.status.not_in(ENDED), _RUNS.config != row["config"])
+                elsewhere = and_(
+                    _RUNS.id == run_id, _RUNS.status.not_in((*ENDED, "running")), _RUNS.config != row["config"]
+                )
                 connection.execute(update(schema.runs).where(elsewhere).values(config=row["config"]))
 
     def get(self, run_id: str) -> RunRow | None:

@@ -14,7 +14,7 @@ from decaylab.data.cifar import cifar_digest
 from decaylab.data.corpus import open_corpus
 from decaylab.data.digests import file_digest, file_digests
 from decaylab.data.text_streams import is_prepared, text
-from decaylab.errors import DecaylabError
+from decaylab.errors import DecaylabError, shown
 from decaylab.tensors.checkpoint_folder import CONFIG, weight_files
 
 
@@ -36,15 +36,15 @@ def with_content(config: AnyRun, report: Callable[[str], None] = lambda line: No
         return config
     data, evaluation, origin = config.data, config.evaluation, config.init_from
     if data.corpus.startswith(FOLDER):
-        place = FOLDER + _absolute(data.corpus.removeprefix(FOLDER))
-        data = replace(data, corpus=place, sha256=_corpus_digest(place, data.tokenizer, data.sha256, report))
+        digest = _corpus_digest(data.corpus, data.tokenizer, data.sha256, report)
+        data = replace(data, corpus=FOLDER + _absolute(data.corpus.removeprefix(FOLDER)), sha256=digest)
     if evaluation.text_file is not None:
-        place = _absolute(evaluation.text_file)
-        digest = text_digest(place, evaluation.text_sha256)
-        evaluation = replace(evaluation, text_file=place, text_sha256=digest)
+        digest = text_digest(evaluation.text_file, evaluation.text_sha256)
+        evaluation = replace(evaluation, text_file=_absolute(evaluation.text_file), text_sha256=digest)
     if origin is not None and origin.run.startswith(FOREIGN):
-        place = _absolute(origin.run.removeprefix(FOREIGN))
-        origin = replace(origin, run=FOREIGN + place, sha256=checkpoint_digest(Path(place), origin.sha256))
+        place = origin.run.removeprefix(FOREIGN)
+        digest = checkpoint_digest(Path(place), origin.sha256)
+        origin = replace(origin, run=FOREIGN + _absolute(place), sha256=digest)
     return replace(config, data=data, evaluation=evaluation, init_from=origin)
 
 
@@ -55,7 +55,7 @@ def text_digest(path: str, expected: str | None) -> str:
         DecaylabError: It cannot be read, or is not the expected one.
     """
     try:
-        found = file_digest(Path(path).expanduser())
+        found = file_digest(_expanded(Path(path)))
     except DecaylabError as error:
         raise DecaylabError(f"the test text {error}") from error
     return _same(f"the test text {path}", found, expected, "evaluation.text-sha256")
@@ -67,6 +67,7 @@ def checkpoint_digest(folder: Path, expected: str | None) -> str:
     Raises:
         DecaylabError: A file is missing or cannot be read, or they are not the expected ones.
     """
+    folder = _expanded(folder)
     if not folder.is_dir():
         if expected is not None:
             return expected  # a run that has begun needs it no more, and any other is told when it is read
@@ -111,10 +112,14 @@ def _same(what: str, found: str, expected: str | None, flag: str) -> str:
 
 
 def _absolute(path: str) -> str:
+    return os.path.abspath(_expanded(Path(path)))
+
+
+def _expanded(path: Path) -> Path:
     try:
-        return os.path.abspath(Path(path).expanduser())
-    except (RuntimeError, ValueError) as error:  # no home of that name
-        raise DecaylabError(f"{path!r} is no path: {error}") from error
+        return path.expanduser()
+    except RuntimeError as error:  # no home of that name
+        raise DecaylabError(f"{shown(str(path))} is no path: {error}") from error
 
 
 def data_digest(config: AnyRun) -> str | None:
