@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, and_, func, select, update
 
 from decaylab.errors import DecaylabError
 from decaylab.store import schema
@@ -59,7 +59,7 @@ class Store(Leases):
             entry = self._database.insert_missing(schema.runs)
             if connection.execute(entry.values(**row, created=self._database.now())).rowcount == 0:
                 elsewhere = and_(
-                    _RUNS.id == run_id, _RUNS.status.not_in((*ENDED, "running")), _RUNS.config != row["config"]
+                    _RUNS.id == run_id, _RUNS.status.not_in((*schema.ENDED, "running")), _RUNS.config != row["config"]
                 )
                 connection.execute(update(schema.runs).where(elsewhere).values(config=row["config"]))
 

@@ -30,6 +30,7 @@ from decaylab.errors import DecaylabError
 from decaylab.files import sync_folder
 from decaylab.serialization import read_object
 from decaylab.tensors.sharding import local
+from decaylab.tensors.tensor_files import load_archive
 from decaylab.train.checkpoints import manifest
 from decaylab.train.checkpoints.manifest import Coverage
 from decaylab.train.distributed import piece, whole
@@ -178,15 +179,14 @@ def load_state(folder: Path, device: torch.device | str = "cpu") -> dict[str, An
     path = folder / "state.pt"
     try:
         manifest.require_whole(path, "a torch archive")
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        return state
+        path.stat()
     except FileNotFoundError:
         raise DecaylabError(f"there is no checkpoint at {folder}: expected {path.name} in it") from None
-    except DecaylabError:
-        raise
-    except Exception as error:  # torch raises many kinds for a damaged archive; all mean the same to the reader
-        line = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
-        raise DecaylabError(f"{path} is damaged ({line}); expected a torch archive: remove {folder}") from None
+    try:
+        state: dict[str, Any] = load_archive(path, device=device)
+    except DecaylabError as error:
+        raise DecaylabError(f"{error}; expected a torch archive: remove {folder}") from None
+    return state
 
 
 def load_config(folder: Path) -> AnyRun:
