@@ -177,8 +177,8 @@ def test_a_run_that_has_not_ended_takes_the_new_path(tmp_path):
         store.add(name, to_dict(config), kind="language")
         store.add(name, to_dict(moved), kind="language")
         assert store.get(name).config["data"]["corpus"] == "folder:/elsewhere"
-        assert store.lease(name, "tester")
-        store.finish(name, "tester", status="done", step=4)
+        lease = store.lease(name, "tester")
+        assert lease and store.finish(lease, status="done", step=4)
         store.add(name, to_dict(config), kind="language")
         assert store.get(name).config["data"]["corpus"] == "folder:/elsewhere"  # as it was trained
 
