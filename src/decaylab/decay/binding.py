@@ -159,6 +159,8 @@ class Members:
             new += fresh
         if attaching:
             if not new:
+                if self.rule.norm_based:  # flattened parameters have no dimensions for it to take
+                    sharding.refuse_flat([p for group in self._optimizer.param_groups for p in group["params"]])
                 raise DecaylabError(
                     f"{type(self.rule).__name__} has no parameter to act on: the parameters are not of its kind, or "
                     f"all groups have decay=False"

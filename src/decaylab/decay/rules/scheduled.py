@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ class Scheduled(ShrinkRule):
     """
 
     weight_decay: float = 1e-4
+
+    norm_based: ClassVar[bool] = True
 
     def check(self, optimizer: Optimizer, part: Part) -> None:
         """Refuse optimizers that are neither of Adam's family nor SGD."""
