@@ -24,6 +24,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("decaylab.cli.show:show", "one experiment: its claims, its recipe and every setting of its runs"),
     "reproduce": ("decaylab.cli.reproduce:reproduce", "train what is missing of an experiment and write its page"),
     "report": ("decaylab.cli.report:report", "draw the page again from the store alone"),
+    "sweep": ("decaylab.cli.sweep:sweep", "train a grid of settings with seeds, and say which are better"),
+    "compare": ("decaylab.cli.compare:compare", "compare runs of a store, seed by seed"),
     "train": ("decaylab.cli.train:train", "train one run from flags or from a file"),
     "sample": ("decaylab.cli.sample:sample", "continue a prompt with a trained language model"),
     "convert": ("decaylab.cli.sample:convert", "save a trained language model for transformers"),

@@ -30,6 +30,25 @@ SCHEMAS: dict[str, tuple[int, dict[str, str]]] = {
         1,
         {"runs": "one object a run: id, kind, status, reason, step, times, last metrics, summary, config, environment"},
     ),
+    "sweep": (
+        1,
+        {
+            "metric": "what is compared",
+            "baseline": "the combination that the others are compared with",
+            "rows": "one object a combination: setting, standing, mean and difference with intervals and by seed",
+            "answer": "the same in a sentence",
+            "page": "path of the page",
+        },
+    ),
+    "compare": (
+        1,
+        {
+            "metric": "what is compared",
+            "baseline": "the setting that the others are compared with",
+            "rows": "one object a setting: setting, standing, mean and difference with intervals and by seed",
+            "answer": "the same in a sentence",
+        },
+    ),
     "show": (
         1,
         {

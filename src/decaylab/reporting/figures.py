@@ -97,7 +97,9 @@ def _view(figure: Figure, panel: str, *, ink: str, interactive: bool) -> Any:
                 marks.insert(0, (area.transform_filter("isValid(datum.low)"), 0.16))
         else:
             # On a bar, what belongs to it is drawn in ink: its own colour would not show.
-            on_top = base.encode(color=alt.ColorValue(ink)) if kind == "bars" else base
+            plain = {k: v for k, v in encoding.items() if k != "shape"}  # a rule has no shape, nor has a seed
+            on_top = alt.Chart(alt.NamedData(_SHARED)).encode(**plain)
+            on_top = on_top.encode(color=alt.ColorValue(ink)) if kind == "bars" else on_top
             marks = [(base.mark_bar(), 0.75) if kind == "bars" else (base.mark_point(filled=True, size=60), 1.0)]
             if points["low"].notna().any():
                 error = on_top.mark_rule(strokeWidth=1.5).transform_filter("isValid(datum.low)").encode(**ends)
