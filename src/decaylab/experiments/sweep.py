@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from decaylab.experiments.results import Results
 
 _MOST_RUNS = 10_000
+_WORDS: Mapping[str, Any] = {"none": None, "true": True, "false": False, "yes": True, "no": False}
 _RESERVED = {"run", "step", "epoch", "fraction", "value", "status", "reason", "total_steps", "seed", "setting"}
 
 
@@ -261,9 +262,8 @@ def _value(base: AnyRun, path: str, written: str) -> Any:
     try:
         candidates.append(json.loads(written))
     except (ValueError, RecursionError):
-        candidates += {"none": [None], "true": [True], "false": [False], "yes": [True], "no": [False]}.get(
-            written.lower(), []
-        )
+        if written.lower() in _WORDS:
+            candidates.append(_WORDS[written.lower()])
     candidates.append(written)
     errors = []
     for candidate in candidates:
