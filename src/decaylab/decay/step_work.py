@@ -16,6 +16,7 @@ from decaylab.decay.fused_kernel import lend
 from decaylab.decay.rows import touched
 from decaylab.decay.rule import Part, Step
 from decaylab.errors import DecaylabError
+from decaylab.params.nested_step import is_nested
 from decaylab.tensors.sharding import local
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -59,11 +60,14 @@ class StepWork:
 
     def pre_hook(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         """For ``register_step_pre_hook``."""
+        if is_nested(optimizer):
+            return None
         return self._begin(args, kwargs, torch.compiler.is_compiling())
 
     def post_hook(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """For ``register_step_post_hook``."""
-        self._end()
+        if not is_nested(optimizer):
+            self._end()
 
     def give_back(self) -> None:
         """Put back what was changed for the time of a step; nothing where it is back already."""

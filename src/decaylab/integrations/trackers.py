@@ -34,10 +34,11 @@ class TensorBoardSink:
         self._prefix = prefix
 
     def write(self, record: Mapping[str, float]) -> None:
-        """Write one record at its step."""
+        """Write one record at its step, without infinities and NaN, which the writer complains of one by one."""
         step, values = _split(record)
         for key, value in values.items():
-            self._writer.add_scalar(self._prefix + key, value, step)
+            if math.isfinite(value):
+                self._writer.add_scalar(self._prefix + key, value, step)
 
     def close(self) -> None:
         """Flush and close the event file."""

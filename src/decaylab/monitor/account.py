@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from decaylab.probes.decay_account import DecaySource
 from decaylab.probes.watched_parameters import Change
 
+_NEXT_TO_NOTHING = 0.01
+
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
@@ -35,6 +37,12 @@ class Account:
     def acting(self) -> tuple[DecaySource, ...]:
         """Sources that take weight from at least one parameter that a step has moved, or hold its norm."""
         return tuple(s for s in self.sources if s.moved and s.knowledge != "none")
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether all that pulls to zero is rounded away."""
+        pulling = [source for source in self.acting if source.target == "zero"]
+        return bool(pulling) and all(s.dtype and s.found <= _NEXT_TO_NOTHING * s.stated for s in pulling)
 
     @property
     def last_change(self) -> int | None:

@@ -86,10 +86,14 @@ def _verdict(state: RoleState, records: Sequence[Mapping[str, float]], account: 
         still = not any("gradients/norm" in record or record.get("update/norm", 1.0) > 0 for record in records)
         if still:
             return "no gradients"
+        if account.is_lost:
+            return "lost"
         targets = {source.target for source in account.acting}
         if "zero" in targets or any(key.startswith("update/decay_share") for record in records for key in record):
             return "unknown rate"
         return "anchored" if "anchor" in targets else "norm held" if "norm" in targets else "no decay"
+    if account.is_lost and state.passed < IDLE_TIMESCALES:
+        return "lost"
     if too_strong(state):
         return "too strong"
     still = abs(state.norm_change) < IDLE_CHANGE

@@ -17,6 +17,7 @@ Verdict = Literal[
     "norm held",
     "anchored",
     "unknown rate",
+    "lost",
     "idle",
     "too strong",
     "settling",

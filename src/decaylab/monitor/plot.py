@@ -1,13 +1,15 @@
-"""What does a log look like as a chart?"""
+"""Chart of a log: norm, effective learning rate, rotation against its prediction, share of decay."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import pandas as pd
 
 from decaylab.errors import DecaylabError, unknown
+from decaylab.params.role import ROLES, UNKNOWN
 
 _PANELS = (
     ("weights/norm", "weight norm"),
@@ -16,10 +18,21 @@ _PANELS = (
     ("update/decay_share", "share of update that is decay"),
 )
 _DASHED = {"update/angular": "update/angular_predicted"}
+_LINES = ["measured", "in equilibrium"]
+_STROKES = [[1, 0], [5, 3]]  # measured solid, predicted dashed
 _POINTS = 500  # a chart need not hold more than it has pixels
 
 
-def chart(table: pd.DataFrame, keys: Sequence[str] | None = None) -> alt.VConcatChart:
+class LogChart(alt.VConcatChart):
+    """The panels of a log; a saved page holds all that it needs, so that it opens without a network."""
+
+    def save(self, fp: Any, format: Any = None, **options: Any) -> None:  # type: ignore[override]
+        """Write the chart, see `altair.Chart.save`; with ``inline=False`` a page is small and needs a network."""
+        page = format == "html" or (format is None and str(fp).endswith((".html", ".htm")))
+        super().save(fp, format, **({"inline": True} | options if page else options))
+
+
+def chart(table: pd.DataFrame, keys: Sequence[str] | None = None) -> LogChart:
     """Draw a table of records against the step, one panel a key, one line a role.
 
     Args:
@@ -42,7 +55,7 @@ def chart(table: pd.DataFrame, keys: Sequence[str] | None = None) -> alt.VConcat
                 raise unknown("key", key, [str(c) for c in table.columns if c != "step"])
         panels = [(key, key) for key in keys]
     thin = table.iloc[:: -(-len(table) // _POINTS)]
-    return alt.vconcat(*(_panel(thin, key, title, by_role=keys is None) for key, title in panels))
+    return LogChart(vconcat=[_panel(thin, key, title, by_role=keys is None) for key, title in panels])
 
 
 def _panel(table: pd.DataFrame, key: str, title: str, by_role: bool) -> alt.Chart:
@@ -57,7 +70,7 @@ def _panel(table: pd.DataFrame, key: str, title: str, by_role: bool) -> alt.Char
     }
     if by_role:
         encoding["color"] = alt.Color("role:N", title="role")
-        encoding["strokeDash"] = alt.StrokeDash("line:N", title=None)
+        encoding["strokeDash"] = alt.StrokeDash("line:N", title=None, scale=alt.Scale(domain=_LINES, range=_STROKES))
     panel: alt.Chart = alt.Chart(data).mark_line().encode(**encoding).properties(width=420, height=130)
     return panel
 
@@ -70,6 +83,4 @@ def _lines(table: pd.DataFrame, key: str, line: str, by_role: bool) -> pd.DataFr
 
 
 def _is_role_of(column: str, key: str) -> bool:
-    return column.startswith(f"{key}/") and column.removeprefix(f"{key}/") in (
-        "matrix", "embedding", "head", "norm", "bias", "scalar",
-    )  # fmt: skip
+    return column.startswith(f"{key}/") and column.removeprefix(f"{key}/") in (*ROLES, UNKNOWN)

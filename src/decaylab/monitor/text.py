@@ -39,6 +39,7 @@ def describe(found: Diagnosis) -> str:
         "norm held": _norm_held,
         "anchored": _anchored,
         "unknown rate": _unknown_rate,
+        "lost": _lost,
         "idle": _idle,
         "too strong": _too_strong,
         "settling": _settling,
@@ -113,6 +114,13 @@ def _anchored(found: Diagnosis, state: RoleState) -> list[str]:
         _norm_so_far(found, state),
         _effective(found, state),
         _turns(state),
+    ]
+
+
+def _lost(found: Diagnosis, state: RoleState) -> list[str]:
+    return [
+        f"The decay by {names_of(found.account, 'zero')} reaches no weight: it is lost to rounding.",
+        _norm_so_far(found, state),
     ]
 
 

@@ -17,6 +17,7 @@ from decaylab.curvature.shared_view import unwrap
 from decaylab.curvature.types import LossFunction
 from decaylab.errors import DecaylabError
 from decaylab.params.inner_optimizer import inner_optimizer
+from decaylab.params.nested_step import is_nested
 from decaylab.probes.active_decay import DecayReader
 from decaylab.probes.context import Context, Measurement, Probe
 from decaylab.probes.cumulative_decay import Elapsed
@@ -161,6 +162,8 @@ class ProbeRunner:
 
     @_outside_graphs
     def _pre_step(self, *_: Any) -> None:
+        if is_nested(self._optimizer):
+            return
         hooks = cast(_Hooks, self._optimizer._optimizer_step_post_hooks)
         if next(reversed(hooks)) != self._after.id:  # a rule may be newer
             hooks.move_to_end(self._after.id)
@@ -168,6 +171,8 @@ class ProbeRunner:
 
     @_outside_graphs
     def _post_step(self, *_: Any) -> None:
+        if is_nested(self._optimizer):
+            return
         measured = self._guarded("reading the step", lambda: self.after_step(self.step))
         step, self.step = self.step, self.step + 1
         assert self._record is not None

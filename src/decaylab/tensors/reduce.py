@@ -24,6 +24,8 @@ def tensor_norms(tensors: Sequence[Tensor], order: float = 2.0) -> Tensor:
     """
     if not tensors:
         return torch.zeros(0, dtype=torch.float64)
+    if not all(t.numel() for t in tensors):  # a shard that fell to other processes: no largest entry, and norm 0
+        tensors = [t if t.numel() else t.new_zeros(1) for t in tensors]
     low = any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors)
     found = torch._foreach_norm(list(tensors), order, dtype=torch.float32 if low else None)
     norms = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in found]  # DTensor: a partial sum until here
