@@ -51,7 +51,7 @@ def gpt(device: str, **sizes: Any) -> nn.Module:
 def check(environment: Environment) -> None:
     """Compare every measure with the CPU's in float64."""
     record, device = environment.record, environment.device
-    x, y = images(16 if environment.smoke else 64, "cpu")
+    x, y = images(16 if environment.smoke else 32, "cpu")
     for activation in ("relu",) if environment.smoke else ("relu", "gelu"):
         net = resnet("cpu", activation).double()
         here = resnet(device, activation)

@@ -46,6 +46,7 @@ _ALL = (
     Section("watch-cost", "watching:measure", 60, timed=True),
     Section("ddp-cost", "parallel:measure", 80, timed=True),
     Section("curvature-cost", "curvature:measure", 90, timed=True),
+    Section("gpu-hour", "gpu_hour:measure", 80, timed=True),
 )
 SECTIONS = {section.name: section for section in _ALL}
 
@@ -80,6 +81,8 @@ def run(name: str, size: str, device: str, scratch: Path, peer: Path | None) -> 
     record = Record(scratch / f"{name}.jsonl")
     record.put("hardware", "hardware", value=hardware(device))
     module, function = SECTIONS[name].function.split(":")
+    if not SECTIONS[name].timed:
+        torch.set_num_threads(2)  # many of them run at once
     environment = Environment(record, device, size == "smoke", scratch, peer)
     getattr(importlib.import_module(f"gpu_kit.{module}"), function)(environment)
     return 0

@@ -127,3 +127,32 @@ def test_a_tensor_used_twice_is_found():
     net, x, _ = conv_net()
     net.conv1.weight.requires_grad_(False)  # what is not trained does not count
     assert structure(objective(net, None, [x])).kind == "piecewise linear"
+
+
+@pytest.mark.parametrize("library", ["Native", "Cudnn", "Miopen"])
+def test_batchnorm_is_batchnorm_whatever_library_does_it(library, monkeypatch):
+    net = preact_resnet("small", in_channels=1, width=2).eval()
+    batches = [(torch.randn(2, 1, 8, 8), torch.tensor([0, 1]))]
+    found = objective(net, F.cross_entropy, batches)
+    original = nodes
+
+    class Renamed:
+        """A node of the graph, with the name that it has where the library is used."""
+
+        def __init__(self, node):
+            self._node = node
+
+        def name(self):
+            return self._node.name().replace("Native", library)
+
+        def __getattr__(self, attribute):
+            return getattr(self._node, attribute)
+
+        def __hash__(self):
+            return hash(self._node)
+
+        def __eq__(self, other):
+            return self._node == getattr(other, "_node", other)
+
+    monkeypatch.setattr("decaylab.curvature.graph_analysis.nodes", lambda z: map(Renamed, original(z)))
+    assert structure(found).kind == "piecewise linear"

@@ -117,7 +117,7 @@ def test_the_registry():
         studies._by_id("fig1", "fig5", "older.fig1")
 
 
-@pytest.mark.parametrize("budget", ["smoke", "mini", "paper"])
+@pytest.mark.parametrize("budget", ["smoke", "mini", "gpu-hour", "paper"])
 @pytest.mark.parametrize("name", studies.all_ids())
 def test_every_experiment_plans_runs_that_can_be_written_down(name, budget):
     from decaylab.config.identity import from_dict, to_dict

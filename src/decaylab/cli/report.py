@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def report(
     ids: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
-    budget: Literal["smoke", "mini", "paper"] | None = None,
+    budget: Literal["smoke", "mini", "gpu-hour", "paper"] | None = None,
     store: str | None = None,
     out: Path = Path("report"),
     seeds: int | None = None,
@@ -30,8 +30,8 @@ def report(
 
     Args:
         ids: Experiments, such as fig1 fig5. Default: every one with runs in the store.
-        budget: smoke, mini or paper. Default: for each experiment the largest one whose runs are all there, or else
-            the largest with any.
+        budget: smoke, mini, gpu-hour or paper. Default: for each experiment the largest one whose runs are all there,
+            or else the largest with any.
         store: A path ending in .db or .sqlite, or a postgresql:// URL. Default: runs.db in the platform's data folder.
         out: Folder for the page and the charts.
         seeds: Use only the first so many seeds of each setting, or more. Default: the experiment's own.

@@ -26,7 +26,7 @@ INTERRUPTED = 130
 
 def reproduce(
     ids: Annotated[tuple[str, ...], tyro.conf.Positional],
-    budget: Literal["smoke", "mini", "paper"] = "mini",
+    budget: Literal["smoke", "mini", "gpu-hour", "paper"] = "mini",
     store: str | None = None,
     out: Path = Path("report"),
     workers: int | None = None,
@@ -40,7 +40,8 @@ def reproduce(
 
     Args:
         ids: Experiments, such as fig1 fig5; all for every one. `decaylab list` shows them.
-        budget: smoke takes seconds, mini minutes on a laptop, paper the paper's own sizes.
+        budget: smoke takes seconds, mini minutes on a laptop, gpu-hour an hour a figure on one GPU (fig1, fig3, fig5,
+            fig7), paper the paper's own sizes.
         store: Database with the runs: a path or a postgresql:// URL. Default: in the platform's data folder.
         out: Folder for the page and the charts.
         workers: Runs trained at the same time. Default: chosen from the machine and the size of the runs.
@@ -51,7 +52,10 @@ def reproduce(
         raise DecaylabError("name at least one experiment, such as fig1; `decaylab list` shows them")
     if workers is not None and workers < 1:
         raise DecaylabError(f"--workers must be at least 1, not {workers}")
-    chosen = [studies.get(name) for name in (studies.all_ids() if ids == ("all",) else dict.fromkeys(ids))]
+    every = ids == ("all",)
+    chosen = [studies.get(name) for name in (studies.all_ids() if every else dict.fromkeys(ids))]
+    if every:
+        chosen = [experiment for experiment in chosen if budget in experiment.budgets]
     plans = [(experiment, experiment.runs(budget, seeds)) for experiment in chosen]
     runs: dict[str, Run] = {}
     for experiment, plan in plans:

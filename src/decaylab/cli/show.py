@@ -19,7 +19,7 @@ _COLUMNS = 7  # settings that a terminal has room for side by side
 
 def show(
     experiment_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ID")],
-    budget: Literal["smoke", "mini", "paper"] = "mini",
+    budget: Literal["smoke", "mini", "gpu-hour", "paper"] = "mini",
     seeds: int | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
@@ -27,7 +27,8 @@ def show(
 
     Args:
         experiment_id: Such as fig1; `decaylab list` shows them all.
-        budget: smoke takes seconds, mini minutes on a laptop, paper the paper's own sizes.
+        budget: smoke takes seconds, mini minutes on a laptop, gpu-hour an hour a figure on one GPU (fig1, fig3, fig5,
+            fig7), paper the paper's own sizes.
         seeds: Use only the first so many seeds of each setting, or more. Default: the experiment's own.
         as_json: Print JSON, with the whole configuration of every run; `decaylab train --config` takes it.
     """

@@ -50,6 +50,8 @@ _PRODUCTS: dict[str, tuple[int, ...]] = {
     "NativeBatchNorm": (0, 1),
     "PreluKernel": (0, 1),
 }
+# The same operation under the name that another library gives it: on a GPU, BatchNorm is cuDNN's or MIOpen's.
+_SAME = {"CudnnBatchNorm": "NativeBatchNorm", "MiopenBatchNorm": "NativeBatchNorm"}
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ def operation(node: Any) -> str:
     """Name of a node's operation: ``"Relu"`` for a ``ReluBackward0``; custom functions keep their whole name."""
     if isinstance(node, torch.autograd.function.BackwardCFunction):
         return "custom " + str(type(node).__name__)
-    return re.sub(r"Backward\d*$", "", str(node.name()).rpartition("::")[2])
+    name = re.sub(r"Backward\d*$", "", str(node.name()).rpartition("::")[2])
+    return _SAME.get(name, name)
 
 
 def second_derivative(node: Any) -> Tensor:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from decaylab.experiments.results import Results
 
-BUDGETS = ("smoke", "mini", "paper")
+BUDGETS = ("smoke", "mini", "gpu-hour", "paper")
 _MOST_SEEDS = 1000
 
 
@@ -115,7 +115,7 @@ class Claim:
     id: str
     sentence: str
     check: Callable[[Results], Evidence]
-    budgets: tuple[str, ...] = ("mini", "paper")
+    budgets: tuple[str, ...] = ("mini", "gpu-hour", "paper")
     untested: Mapping[str, str] = field(default_factory=dict)
 
     def evaluate(self, results: Results) -> Evidence:

@@ -70,7 +70,7 @@ def test_figures_share_runs():
 
 
 def test_copies_start_from_snapshots_that_are_kept():
-    for budget in ("smoke", "mini", "paper"):
+    for budget in ("smoke", "mini", "gpu-hour", "paper"):
         specs = studies.get("fig5").runs(budget)
         parents = {spec.id: spec.config for spec in specs}
         copies = [spec.config for spec in specs if spec.config.init_from is not None]

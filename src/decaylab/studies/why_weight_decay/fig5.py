@@ -3,20 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from decaylab.config.schema import Averages, Evaluation, Probes
 from decaylab.experiments.chart_data import against_reference, curves, finals
 from decaylab.experiments.checks import all_of, crosses, higher, lower
+from decaylab.experiments.grid import grid
 from decaylab.experiments.quantity import at, final, mean_over
 from decaylab.experiments.run_spec import Label, RunSpec
 from decaylab.experiments.spec import Chart, Claim, Experiment
-from decaylab.studies.why_weight_decay.recipes_gpt2 import MAIN, PRE_LN, RECIPES, SEEDS, main_runs, tiny_lr_copies
+from decaylab.studies.why_weight_decay.recipes_gpt2 import (
+    CONSTANT_DECAYS,
+    COSINE_DECAYS,
+    MAIN,
+    PAPER,
+    PRE_LN,
+    RECIPES,
+    SEEDS,
+    constant_lr,
+    main_runs,
+    tiny_lr_copies,
+)
 
 # Budget -> (steps of the snapshots, learning rate, steps of the fine-tuning).
 TINY: dict[str, tuple[Sequence[int], float, int]] = {
     "smoke": ((10,), 1e-4, 4),
     "mini": ((1000, 2000, 3000, 4000), 1e-4, 600),
+    "gpu-hour": ((2000, 4000, 6000), 1e-5, 1000),
     "paper": (range(10_000, 50_001, 10_000), 1e-5, 10_000),
 }
+# An hour of one GPU: a GPT of 18M weights on the paper's text, 98M tokens of it.
+GPU_HOUR = replace(
+    PAPER,
+    model=replace(PAPER.model, num_layers=6, num_heads=4, width=256),
+    optimizer=replace(PAPER.optimizer, lr=1e-3),
+    schedule=replace(PAPER.schedule, warmup_steps=200),
+    averages=Averages(),
+    evaluation=Evaluation(every=300, batches=50, batch_size=64),
+    probes=Probes(names=("norms", "effective_lr"), every=50),
+    batch_size=64,
+    accumulation=1,
+    steps=6000,
+    snapshots_every=2000,
+)
 # The authors' two fine-tuning commands: 5000 evaluation sequences; 64 micro-batches for runs with cosine decay, and the
 # usual 32 for those with a constant learning rate.
 _PAPER_COPIES = {"cosine": {"accumulation": 64, "batches": 625}, "constant": {"batches": 625}}
@@ -29,7 +58,7 @@ CONSTANT = {**MAIN, "schedule": "constant"}
 def with_copies(budget: str, seeds: Sequence[int]) -> list[RunSpec]:
     """Return the runs of Fig. 5 and copies of their snapshots, fine-tuned with a tiny learning rate."""
     steps, lr, length = TINY[budget]
-    runs = main_runs(budget, seeds)
+    runs = _gpu_hour(seeds) if budget == "gpu-hour" else main_runs(budget, seeds)
     schedules = ("cosine", "constant") if budget == "paper" else ("cosine",)
     copies: list[RunSpec] = []
     for run in runs:
@@ -41,6 +70,15 @@ def with_copies(budget: str, seeds: Sequence[int]) -> list[RunSpec]:
     return [
         RunSpec(config=s.config, labels={**s.labels, **_when(int(s.labels["start"]), steps)}) for s in runs + copies
     ]
+
+
+def _gpu_hour(seeds: Sequence[int]) -> list[RunSpec]:
+    runs: list[RunSpec] = []
+    for schedule, decays in (("cosine", COSINE_DECAYS), ("constant", CONSTANT_DECAYS)):
+        run = GPU_HOUR if schedule == "cosine" else constant_lr(GPU_HOUR)
+        labels = {**MAIN, "start": 0, "network": "GPT 18M", "schedule": schedule, "panel": f"GPT 18M, {schedule} LR"}
+        runs += grid(run, {"decay.weight_decay": decays, "seed": list(seeds)}, labels=labels)
+    return runs
 
 
 def _when(start: int, steps: Sequence[int]) -> dict[str, Label]:
@@ -56,7 +94,7 @@ EXPERIMENT = Experiment(
     paper="Fig. 5",
     question="Does weight decay lower the final training loss? It should when the learning rate decays, should not "
     "when the learning rate stays constant, and a run with a higher loss can still be the better start for a tiny one.",
-    seeds=SEEDS,
+    seeds={**SEEDS, "gpu-hour": (0,)},
     plan=with_copies,
     charts=(
         Chart(
@@ -143,12 +181,18 @@ EXPERIMENT = Experiment(
                 LOSS, this=PRE_LN | {"schedule": "cosine", "wd": 0.1}, than=PRE_LN | {"schedule": "cosine", "wd": 0.0}
             ),
             budgets=("mini",),
-            untested={"paper": "GPT-2 is the plain pre-LN network, so the first claim is this one"},
+            untested=dict.fromkeys(
+                ("gpu-hour", "paper"), "GPT-2 is the plain pre-LN network, so the first claim is this one"
+            ),
         ),
     ),
     recipe={
         **RECIPES,
         "mini": RECIPES["mini"] + " Fine-tuning: 600 steps at LR 1e-4 without decay from every 1000th step.",
+        "gpu-hour": "A GPT-2 of 6 layers, width 256 and 4 heads (18M weights, tied) on OpenWebText with context "
+        "256: batch 64, AdamW (0.9, 0.95), clip 1, LR 1e-3, 200 steps of warm-up, cosine to a tenth, 6000 steps "
+        "(98M tokens), bfloat16; decay on matrices and embeddings. Fine-tuning: 1000 steps at LR 1e-5 from every "
+        "2000th step of the runs with a cosine LR. One seed; give --seeds 3 or more to have the claims tested. Nothing was searched.",
         "paper": RECIPES["paper"]
         + " Fine-tuning: 10,000 steps at LR 1e-5 from every 10,000th step. As in the authors' "
         "commands it has no decay and keeps the optimizer's state, in 64 micro-batches for runs with a cosine LR and "
