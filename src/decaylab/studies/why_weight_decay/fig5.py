@@ -192,7 +192,8 @@ EXPERIMENT = Experiment(
         "gpu-hour": "A GPT-2 of 6 layers, width 256 and 4 heads (18M weights, tied) on OpenWebText with context "
         "256: batch 64, AdamW (0.9, 0.95), clip 1, LR 1e-3, 200 steps of warm-up, cosine to a tenth, 6000 steps "
         "(98M tokens), bfloat16; decay on matrices and embeddings. Fine-tuning: 1000 steps at LR 1e-5 from every "
-        "2000th step of the runs with a cosine LR. One seed; give --seeds 3 or more to have the claims tested. Nothing was searched.",
+        "2000th step of the runs with a cosine LR. One seed; give --seeds 3 or more to have the claims tested. Nothing "
+        "was searched.",
         "paper": RECIPES["paper"]
         + " Fine-tuning: 10,000 steps at LR 1e-5 from every 10,000th step. As in the authors' "
         "commands it has no decay and keeps the optimizer's state, in 64 micro-batches for runs with a cosine LR and "
