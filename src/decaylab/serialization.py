@@ -160,7 +160,7 @@ def read_json(path: Path, expected: str) -> Any:
     except OSError as error:
         raise DecaylabError(f"{path} cannot be read: {error.strerror or type(error).__name__}") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        raise DecaylabError(f"{path} is damaged ({_reason(error)}); expected {expected} as JSON") from None
+        raise DecaylabError(f"{path} is damaged ({json_fault(error)}); expected {expected} as JSON") from None
 
 
 def read_object(path: Path, expected: str) -> dict[str, Any]:
@@ -175,7 +175,8 @@ def read_object(path: Path, expected: str) -> dict[str, Any]:
     return content
 
 
-def _reason(error: BaseException) -> str:
+def json_fault(error: BaseException) -> str:
+    """Return what is wrong with a text that could not be read as JSON, in a few words."""
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg} in line {error.lineno}"
     if isinstance(error, UnicodeDecodeError):

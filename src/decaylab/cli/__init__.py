@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from decaylab import __version__
-from decaylab.errors import DecaylabError, printable, unknown
+from decaylab.errors import DecaylabError, printable, shown, unknown
 from decaylab.extras import missing_extra
 
 # name -> (module:function, one line for the overview)
@@ -96,7 +96,7 @@ def _said(error: Exception) -> tuple[str, int]:
     if (missing := missing_extra(error)) is not None:
         return str(missing), 2
     if isinstance(error, OSError) and error.strerror:
-        path = error.filename2 or error.filename
+        path = shown(str(error.filename2 or error.filename or ""), quoted=False, longest=1000)
         return (f"{path} cannot be used: {error.strerror}" if path else f"the system refuses: {error.strerror}"), 2
     return f"unforeseen {type(error).__name__}: {error}; --debug shows where", 1
 

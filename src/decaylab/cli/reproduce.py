@@ -20,6 +20,7 @@ from decaylab.launch.report import LaunchReport
 from decaylab.launch.scheduler import Run
 from decaylab.store.store import Store
 from decaylab.train.preflight.datasets import require_data, require_whole
+from decaylab.train.preflight.inputs import changed_data
 
 INTERRUPTED = 130
 
@@ -79,6 +80,9 @@ def reproduce(
 
         results = [(e, Results.from_store(plan, database, budget=budget)) for e, plan in plans]
         page = build(results, out)
+    ends = [(spec.config, each.summaries.get(spec.id, {})) for _, each in results for spec in each.specs]
+    for line in changed_data(ends):
+        print(f"decaylab: {line}", file=sys.stderr)
     print(printable(str(page.resolve())))
     return INTERRUPTED if report.interrupted else 1 if report.failed else 0
 

@@ -17,6 +17,7 @@ from decaylab.config.presets import preset
 from decaylab.config.schema import FOREIGN, KINDS, AnyRun, InitFrom, LanguageRun, VisionRun, kind
 from decaylab.decay.registry import TABLE, canonical
 from decaylab.errors import DecaylabError, shown, unknown
+from decaylab.serialization import json_fault
 from decaylab.store.run_ids import whole_id
 
 
@@ -148,7 +149,7 @@ def _read_json(path: Path) -> Any:
     except RecursionError:
         raise DecaylabError(f"{path} is nested too deeply to be a run of `decaylab show ID --json`") from None
     except ValueError as error:  # not JSON, not UTF-8, or a number of thousands of digits
-        what = shown(str(error), quoted=False, longest=200)
+        what = json_fault(error)
         raise DecaylabError(f"{path} is not JSON ({what}); expected what `decaylab show ID --json` prints") from None
 
 

@@ -141,8 +141,8 @@ def _print(row: RunRow, config: AnyRun) -> None:
         print(f"  {printable(key):<24} {row.summary[key]:.6g}")
     if "completion" in row.summary:
         print(f"  completion\n{printable(str(row.summary['completion']))}")
-    if (warning := changed_data(config, row.summary)) is not None:
-        print(f"decaylab: {warning}", file=sys.stderr)
+    for line in changed_data([(config, row.summary)]):
+        print(f"decaylab: {line}", file=sys.stderr)
 
 
 def _one_line(said: object) -> str:

@@ -18,6 +18,7 @@ _OPTIMIZER_SETTINGS = {"sgd": {"momentum", "dampening"}, "adamw": {"betas", "eps
 _SOME_HAVE = set().union(*_OPTIMIZER_SETTINGS.values())
 # Penalties in the loss itself, and the factor c of their gradient c * weight_decay * w.
 LOSS_PENALTIES = {"loss-l2": 2.0, "loss-l2-half": 1.0}
+_LONGEST_PATH = 4096 + len("folder:")
 
 
 def check(config: AnyRun) -> None:
@@ -205,14 +206,23 @@ def _check_vision(config: VisionRun) -> None:
         raise DecaylabError("evaluation.text_file and evaluation.prompt are for language runs")
 
 
+def _without_bytes(path: str) -> str:
+    """Leave out what Python puts for bytes of a file's name that are not UTF-8."""
+    return "".join(character for character in path if not "\udc80" <= character <= "\udcff")
+
+
 def _check_language(config: LanguageRun) -> None:
     if config.model.width % config.model.num_heads:
         raise DecaylabError(f"width {config.model.width} is not a multiple of num_heads {config.model.num_heads}")
     if not config.evaluation.temperature >= 0:
         raise DecaylabError(f"evaluation.temperature must not be negative, it is {config.evaluation.temperature}")
-    for name, path in (("evaluation.text_file", config.evaluation.text_file), ("data.corpus", config.data.corpus)):
-        if path is not None and "\0" in path:
+    origin = "" if config.init_from is None else config.init_from.run
+    paths = {"evaluation.text_file": config.evaluation.text_file or "", "data.corpus": config.data.corpus}
+    for name, path in (paths | {"init_from.run": origin}).items():
+        if "\0" in path:
             raise DecaylabError(f"{name} has a zero character, which no file's name has")
+        if len(path) > _LONGEST_PATH or any("\ud800" <= character <= "\udfff" for character in _without_bytes(path)):
+            raise DecaylabError(f"{name} is {shown(path)}, which no file can be called")
     prompt = config.evaluation.prompt
     if prompt == "":
         raise DecaylabError("evaluation.prompt is empty: give at least one character, or leave it out")

@@ -24,6 +24,7 @@ GPT2_FILES = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
 }
 _NUL, _SUBSTITUTE = 0, 26
+_NAMES = ("bytes", "ascii", "gpt2", "bpe:SIZE")
 
 
 class Tokenizer(Protocol):
@@ -218,7 +219,17 @@ def open_tokenizer(name: str, root: Path | None = None) -> Tokenizer:
         return Ascii()
     if name == "gpt2":
         return BytePairs.gpt2(root or gpt2_folder())
-    raise unknown("tokenizer", name, ["bytes", "ascii", "gpt2", "bpe:SIZE"])
+    raise unknown("tokenizer", name, _NAMES)
+
+
+def require_tokenizer(name: str) -> None:
+    """Return for a name that some tokenizer has; nothing is read.
+
+    Raises:
+        DecaylabError: None has it.
+    """
+    if bpe_size(name) is None and name not in _NAMES[:-1]:
+        raise unknown("tokenizer", name, _NAMES)
 
 
 def lost_characters(tokenizer: Tokenizer, text: str) -> str:
@@ -240,8 +251,10 @@ def bpe_size(name: str) -> int | None:
     if not name.startswith("bpe"):
         return None
     digits = name.removeprefix("bpe").removeprefix(":")
-    if not digits.isdigit() or not 257 <= int(digits) <= 65536:
-        raise DecaylabError(f"tokenizer {name!r} is not bpe:SIZE with a SIZE from 257 to 65536, for example bpe:8192")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 5) or not 257 <= int(digits) <= 65536:
+        raise DecaylabError(
+            f"tokenizer {shown(name)} is not bpe:SIZE with a SIZE from 257 to 65536, for example bpe:8192"
+        )
     return int(digits)
 
 

@@ -193,11 +193,15 @@ def test_a_checkpoint_of_other_data_is_not_continued(tmp_path, monkeypatch):
         fit(config, lambda record: None, folder=tmp_path / "run", device="cpu", resume=True)
 
 
-def test_a_finished_run_says_that_its_catalogue_data_has_changed(tmp_path):
+def test_finished_runs_say_that_their_catalogue_data_has_changed():
     config = replace(BASE, data=LanguageData(tokenizer="ascii"))
-    assert changed_data(config, {"data": "0" * 16}).startswith("stdlib has changed on this machine")
-    stream = text("stdlib", "ascii")
-    assert changed_data(config, {"data": stream.manifest["train"]["sha256"][:16]}) is None
-    assert changed_data(config, {}) is None
-    assert changed_data(VisionRun(), {"files": "0" * 16}) is None
-    assert changed_data(VisionRun(data=VisionData(dataset="cifar10")), {"files": "0" * 16}) is None  # not here
+    (line,) = changed_data([(config, {"data": "0" * 16})])
+    assert line.startswith(
+        "stdlib has changed on this machine since this run was trained on it (sha256 0000000000000000"
+    )
+    (line,) = changed_data([(replace(config, seed=seed), {"data": "0" * 16}) for seed in range(3)])
+    assert "since 3 of the runs were trained on it" in line
+    now = text("stdlib", "ascii").manifest["train"]["sha256"][:16]
+    cifar = VisionRun(data=VisionData(dataset="cifar10"))  # not on this machine
+    same = [(config, {"data": now}), (config, {}), (VisionRun(), {"files": "0" * 16}), (cifar, {"files": "0" * 16})]
+    assert changed_data(same) == []

@@ -10,6 +10,7 @@ from decaylab.data.cifar import read_cifar
 from decaylab.data.openwebtext import prepared_folder
 from decaylab.data.stream import open_stream
 from decaylab.data.text_streams import is_prepared
+from decaylab.data.tokenizer import require_tokenizer
 from decaylab.train.preflight.held_out_text import read_text
 
 
@@ -23,6 +24,8 @@ def require_data(configs: Iterable[AnyRun]) -> None:
     sources = {_source(config): None for config in configs}
     kept = {_source(c) for c in configs if _is_kept(c)}
     for name, tokenizer in sources:
+        if tokenizer:
+            require_tokenizer(tokenizer)
         if (name, tokenizer) not in kept:
             available(name, tokenizer=tokenizer)
         if tokenizer == "gpt2":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,27 +135,43 @@ def data_digest(config: AnyRun) -> str | None:
     ]
 
 
-def changed_data(config: AnyRun, summary: Mapping[str, Any]) -> str | None:
-    """Say in one line that a data set of the catalogue is not what it was when a run was trained; None where it is.
+def changed_data(runs: Iterable[tuple[AnyRun, Mapping[str, Any]]]) -> list[str]:
+    """Say in a line each which data sets of the catalogue are not what they were when runs were trained on them.
 
     Such a data set is part of a run's id by its name. The standard library is another text with another Python, and
     the files of CIFAR can be replaced.
 
     Args:
-        config: The run.
-        summary: What it said at its end.
+        runs: Their settings, and what each said at its end.
     """
-    key = "files" if isinstance(config, VisionRun) else "data"
-    if key not in summary:
-        return None
+    now: dict[str, str | None] = {}
+    counts: dict[tuple[str, str, str], int] = {}
+    for config, summary in runs:
+        if isinstance(config, VisionRun):
+            name, then = str(config.data.dataset), summary.get("files")
+            source = name
+        else:
+            name, then = config.data.corpus, summary.get("data")
+            source = f"{name} {config.data.tokenizer} {config.data.sha256}"
+        if then is None:
+            continue
+        if source not in now:
+            now[source] = _digest_if_here(config)
+        found = now[source]
+        if found is not None and found != then:
+            counts[name, str(then), found] = counts.get((name, str(then), found), 0) + 1
+    lines = []
+    for (name, then, found), count in counts.items():
+        which = "this run was" if count == 1 else f"{count} of the runs were"
+        lines.append(
+            f"{name} has changed on this machine since {which} trained on it (sha256 {then}, now {found}): what was "
+            "measured is of the earlier data; train anew in another --store"
+        )
+    return lines
+
+
+def _digest_if_here(config: AnyRun) -> str | None:
     try:
-        found = data_digest(config)
+        return data_digest(config)
     except DecaylabError:  # no longer here: nothing to compare, and a finished run needs it no more
         return None
-    if found in (None, summary[key]):
-        return None
-    name = config.data.dataset if isinstance(config, VisionRun) else config.data.corpus
-    return (
-        f"{name} has changed on this machine since this run was trained on it (sha256 {summary[key]}, now {found}): "
-        "its numbers are those of the earlier data; train anew in another --store"
-    )
