@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from decaylab.config.component_checks import check_optimizer
 from decaylab.config.schema import Decay, LanguageRun, Optimizer, VisionRun
-from decaylab.config.validation import check, check_optimizer
+from decaylab.config.validation import check
 from decaylab.decay import TABLE
 from decaylab.errors import DecaylabError
 from decaylab.experiments.spec import with_settings
@@ -126,7 +127,7 @@ def test_at_zero_decay_nothing_is_refused():
         ("vision", {"snapshots_at": (101,)}, "snapshots_at 101 lies outside of the run, which goes from 0 to 100"),
         ("vision", {"model.width": 0}, "model.width must be positive"),
         ("vision", {"model.blocks": -1}, "model.blocks must be positive"),
-        ("vision", {"model.architecture": "vgg16"}, "32 x 32 pixels, digits have 8 x 8"),
+        ("vision", {"model.architecture": "vgg16"}, "32 x 32 pixels, those of digits have 8 x 8"),
         ("vision", {"model.architecture": "vgg_small", "data.dataset": "cifar10"}, "use vgg16"),
         ("language", {"model.num_heads": 0}, "model.num_heads must be positive"),
         ("language", {"model.num_layers": 0}, "model.num_layers must be positive"),

@@ -91,7 +91,7 @@ def test_the_split_of_a_seed_never_changes():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dataset": "digit"}, "unknown image data set 'digit'; did you mean 'digits'"),
+        ({"dataset": "digit"}, "unknown data set 'digit'; did you mean 'digits'"),
         ({"dataset": "digits", "label_noise": 1.5}, "share from 0 to 1"),
         ({"dataset": "digits", "train_size": 1797}, "1 to 1796"),
         ({"dataset": "digits", "train_size": 0}, "1 to 1796"),

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from decaylab.cli.run_arguments import LanguageArguments, VisionArguments, Where, read_run, require_kind
 from decaylab.cli.sample import warn_of_lost
+from decaylab.config.component_checks import check_optimizer
 from decaylab.config.identity import run_id
 from decaylab.config.schema import AnyRun
-from decaylab.config.validation import check, check_optimizer
+from decaylab.config.validation import check
 from decaylab.errors import DecaylabError, printable
 from decaylab.launch.backends.local import launch
 from decaylab.launch.backends.torchrun import is_torchrun, train_together

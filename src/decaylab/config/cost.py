@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+from decaylab.components.architectures import ARCHITECTURES, LANGUAGE_ARCHITECTURES
+from decaylab.components.datasets import IMAGE_DATA, ImageData
 from decaylab.config.schema import FOREIGN, AnyRun, LanguageRun, VisionRun
 
-_TRAIN_SIZE = {"digits": 1797, "cifar10": 50_000, "cifar100": 50_000}
-_IMAGE = {"digits": 8, "cifar10": 32, "cifar100": 32}
-# Multiply-adds of one 32 x 32 image at width 64, in millions; convolutions scale with the square of the width.
-_MACS_AT_32 = {"vgg16": 313, "vgg16_bn": 313, "resnet18": 557, "resnet34": 1160, "resnet_small": 96, "vgg_small": 40}
+# What stands for the sizes of a component of the user's, of which nothing is known before it is loaded.
+_IMAGE_SIZE, _TRAIN_SIZE = 32, 50_000
 
 
 def flops_per_step(config: AnyRun) -> float:
     """Return the floating-point operations of one step, forward and backward, within about a factor of two."""
     if isinstance(config, VisionRun):
-        model = config.model
-        macs = _MACS_AT_32[model.architecture] * 1e6 * (model.width / 64) ** 2 * (_IMAGE[config.data.dataset] / 32) ** 2
-        blocks = model.blocks / 2 if model.architecture == "resnet_small" else 1.0
-        return 6 * macs * blocks * config.batch_size
-    model_ = config.model
-    tokenizer, _, size = config.data.tokenizer.partition(":")
-    vocabulary = model_.vocab_size or int(size or {"ascii": 128, "bytes": 256}.get(tokenizer, 50_304))
-    weights = 12 * model_.num_layers * model_.width**2 + vocabulary * model_.width
-    tokens = config.batch_size * model_.context
-    return 6.0 * tokens * (weights + model_.num_layers * model_.width * model_.context)
+        size = _image_data(config).image_size or _IMAGE_SIZE
+        own = ARCHITECTURES.get(config.model.architecture)
+        macs = (own and own.macs) or ARCHITECTURES["resnet_small"].macs
+        assert macs is not None
+        return 6 * macs(config.model, size) * config.batch_size
+    model = config.model
+    tokenizer, _, size_of_bpe = config.data.tokenizer.partition(":")
+    vocabulary = model.vocab_size or int(size_of_bpe or {"ascii": 128, "bytes": 256}.get(tokenizer, 50_304))
+    row = LANGUAGE_ARCHITECTURES.get(model.architecture, LANGUAGE_ARCHITECTURES["gpt2"])
+    assert row.macs is not None
+    return 6.0 * config.batch_size * row.macs(model, vocabulary)
+
+
+def _image_data(config: VisionRun) -> ImageData:
+    return IMAGE_DATA.get(config.data.dataset, ImageData(name=config.data.dataset, help="", read=""))
 
 
 def num_steps(config: AnyRun) -> int:
     """Return the steps of a run."""
     if isinstance(config, LanguageRun):
         return config.steps
-    size = config.data.train_size or _TRAIN_SIZE[config.data.dataset]
+    size = config.data.train_size or _image_data(config).train_size or _TRAIN_SIZE
     return config.epochs * -(-size // config.batch_size)
 
 

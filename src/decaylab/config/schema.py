@@ -7,8 +7,9 @@ ids of existing runs alone; device and number of workers are not settings and do
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
+from decaylab.config.choices import choice
 from decaylab.schedules import Schedule
 
 # What init_from.run begins with when it names a folder in the format of transformers.
@@ -17,6 +18,7 @@ FOREIGN = "hf:"
 FOLDER = "folder:"
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Options = tuple[tuple[str, bool | int | float | str], ...]  # values are read as the first of these that fits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,19 +26,22 @@ class VisionModel:
     """A convolutional network for images.
 
     Attributes:
-        architecture: Which network; ``vgg_small`` and ``resnet_small`` are the same families for 8x8 images.
+        architecture: Which network; ``vgg_small`` and ``resnet_small`` are the same families for 8x8 images; or one of
+            your own, as ``package.module:name`` or ``path/to/file.py:name``.
         width: Channels of the first stage.
         blocks: Residual blocks a stage (``resnet_small`` only).
         scale_invariant: Fixed last layer, no learnable norm parameters, a norm in each shortcut: the outputs do not
             change when all weights are scaled (residual networks only).
         activation: ``relu`` or ``gelu``.
+        options: Further settings of an architecture of your own, as (name, value) pairs.
     """
 
-    architecture: Literal["vgg16", "vgg16_bn", "vgg_small", "resnet18", "resnet34", "resnet_small"] = "resnet_small"
+    architecture: Annotated[str, choice("architecture")] = "resnet_small"
     width: int = 8
     blocks: int = 2
     scale_invariant: bool = False
     activation: Literal["relu", "gelu"] = "relu"
+    options: Options = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,8 @@ class LanguageModel:
         qk_norm: Normalise queries and keys.
         dropout: Share of dropped activations.
         attention: ``auto``, or force the fused (``flash``) or the materialised (``math``) kernel.
+        architecture: ``gpt2``, or one of your own, as ``package.module:name`` or ``path/to/file.py:name``.
+        options: Further settings of an architecture of your own, as (name, value) pairs.
     """
 
     num_layers: int = 12
@@ -73,6 +80,8 @@ class LanguageModel:
     qk_norm: bool = False
     dropout: float = 0.0
     attention: Literal["auto", "flash", "math"] = "auto"
+    architecture: Annotated[str, choice("language architecture")] = "gpt2"
+    options: Options = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,20 +89,23 @@ class VisionData:
     """Images and labels.
 
     Attributes:
-        dataset: ``digits`` is embedded; ``cifar10`` and ``cifar100`` are fetched by ``decaylab data get``.
+        dataset: ``digits`` is embedded; ``cifar10`` and ``cifar100`` are fetched by ``decaylab data get``; or one
+            of your own, as ``package.module:name`` or ``path/to/file.py:name``.
         train_size: Training images to keep; all by default. For digits the rest is the test set.
         label_noise: Share of training labels that are flipped to another class.
         parity: Ask only whether the class is odd or even: two classes instead of all.
         seed: Which images are kept and which labels flip; independent of the run's seed.
         augment: Random horizontal flips and crops.
+        options: Further settings of a data set of your own, as (name, value) pairs.
     """
 
-    dataset: Literal["digits", "cifar10", "cifar100"] = "digits"
+    dataset: Annotated[str, choice("dataset")] = "digits"
     train_size: int | None = None
     label_noise: float = 0.0
     parity: bool = False
     seed: int = 0
     augment: bool = False
+    options: Options = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +113,8 @@ class LanguageData:
     """A stream of tokens.
 
     Attributes:
-        corpus: ``stdlib`` (Python's own sources, embedded), ``openwebtext``, or ``folder:PATH`` of text files.
+        corpus: ``stdlib`` (Python's own sources, embedded), ``openwebtext``, ``folder:PATH`` of text files, or one
+            of your own, as ``package.module:name`` or ``path/to/file.py:name``.
         tokenizer: ``bytes``, ``ascii`` (128 symbols), ``bpe:SIZE`` trained on the corpus, or ``gpt2``.
         train_tokens: Use only the first so many training tokens; all by default.
         sha256: Digest of a folder's text, filled in when the run is made: with it, and not with the path, it is part of
@@ -119,22 +132,25 @@ class Optimizer:
     """The rule that turns gradients into steps; weight decay is not part of it.
 
     Attributes:
-        name: ``sgd``, ``adamw`` (Adam's step; the decay comes from the decay rule) or ``signsgd``.
+        name: ``sgd``, ``adamw`` (Adam's step; the decay comes from the decay rule), ``signsgd``, or any other that
+            takes parameter groups and ``lr``, as ``torch.optim:NAdam`` or ``path/to/file.py:name``.
         lr: Learning rate at the peak of the schedule.
         momentum: For sgd and signsgd.
         dampening: For sgd with momentum.
         betas: For adamw.
         eps: For adamw, added after the bias correction.
         clip: Largest norm of the whole gradient; none by default.
+        options: Further settings of such an optimizer, as (name, value) pairs.
     """
 
-    name: Literal["sgd", "adamw", "signsgd"] = "sgd"
+    name: Annotated[str, choice("optimizer")] = "sgd"
     lr: float = 0.1
     momentum: float = 0.0
     dampening: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     clip: float | None = None
+    options: Options = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +169,7 @@ class Decay:
     rule: str = "decoupled"
     weight_decay: float = 0.0
     roles: tuple[str, ...] = ("all",)
-    options: tuple[tuple[str, bool | int | float | str], ...] = ()  # read as the first of these that fits
+    options: Options = ()
 
 
 @dataclass(frozen=True, kw_only=True)

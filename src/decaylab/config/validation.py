@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from decaylab.components.optimizers import OPTIMIZERS
+from decaylab.config.component_checks import check_images, check_names, check_transformer
 from decaylab.conventions.table import RULE_CONVENTIONS, Setting, get
 from decaylab.errors import DecaylabError, shown, unknown
 
 if TYPE_CHECKING:
     from decaylab.config.schema import AnyRun, LanguageRun, VisionRun
 
-# What only some optimizers have.
-_OPTIMIZER_SETTINGS = {"sgd": {"momentum", "dampening"}, "adamw": {"betas", "eps"}, "signsgd": {"momentum"}}
-_SOME_HAVE = set().union(*_OPTIMIZER_SETTINGS.values())
 # Penalties in the loss itself, and the factor c of their gradient c * weight_decay * w.
 LOSS_PENALTIES = {"loss-l2": 2.0, "loss-l2-half": 1.0}
 _LONGEST_PATH = 4096 + len("folder:")
@@ -44,6 +42,7 @@ def check(config: AnyRun) -> None:
     if not -(2**63) <= config.seed < 2**63:
         raise DecaylabError(f"seed must be below 2^63, not {config.seed}")
     _check_digests(config)
+    check_names(config)
     _check_decay(config)
     _check_arithmetic(config)
     _check_plan(config)
@@ -99,26 +98,6 @@ def _shares(config: AnyRun) -> Iterator[tuple[str, float]]:
         yield "model.dropout", config.model.dropout
 
 
-def check_optimizer(config: AnyRun) -> None:
-    """Refuse settings that the optimizer has not: they would change the run's id and nothing else.
-
-    Asked of new runs only: what was trained with such settings stays readable.
-
-    Raises:
-        DecaylabError: See the message.
-    """
-    settings = config.optimizer
-    own = _OPTIMIZER_SETTINGS[settings.name]
-    for field in dataclasses.fields(settings):
-        if field.name in _SOME_HAVE - own and getattr(settings, field.name) != field.default:
-            owners = " and ".join(name for name, has in _OPTIMIZER_SETTINGS.items() if field.name in has)
-            raise DecaylabError(
-                f"optimizer.{field.name} is for {owners}; {settings.name} has none: set it to {field.default}"
-            )
-    if settings.dampening and not settings.momentum:
-        raise DecaylabError("optimizer.dampening acts on the momentum, which is 0: set it to 0.0, or set momentum")
-
-
 def _check_digests(config: AnyRun) -> None:
     """Refuse digests that are none, or of nothing."""
     origin = config.init_from
@@ -160,7 +139,8 @@ def _share(config: AnyRun) -> float:
         return 0.0
     convention = get(RULE_CONVENTIONS[rule])
     clipped = config.decay.rule in LOSS_PENALTIES and config.optimizer.clip is not None
-    if convention.through_momentum and (config.optimizer.name != "sgd" or clipped):
+    row = OPTIMIZERS.get(config.optimizer.name)
+    if convention.through_momentum and (row is None or row.bounded_step or clipped):
         return 0.0
     lr = config.optimizer.lr
     return convention.share(lr, config.decay.weight_decay, Setting(lr=lr))  # of one step: no momentum has gathered yet
@@ -192,14 +172,7 @@ def _check_plan(config: AnyRun) -> None:
 
 
 def _check_vision(config: VisionRun) -> None:
-    if config.model.scale_invariant and not config.model.architecture.startswith("resnet"):
-        raise DecaylabError(f"scale_invariant is for residual networks, not {config.model.architecture}")
-    if config.model.architecture.startswith("vgg16") and config.data.dataset == "digits":
-        raise DecaylabError(
-            f"{config.model.architecture} takes images of 32 x 32 pixels, digits have 8 x 8: use vgg_small, or cifar10"
-        )
-    if config.model.architecture == "vgg_small" and config.data.dataset != "digits":
-        raise DecaylabError(f"vgg_small takes the 8 x 8 pixels of digits, not {config.data.dataset}: use vgg16")
+    check_images(config)
     if config.weights == "bfloat16" and config.precision != "bfloat16":
         raise DecaylabError("images are float32: weights = bfloat16 needs precision = bfloat16 too")
     if config.evaluation.text_file is not None or config.evaluation.prompt is not None:
@@ -212,8 +185,7 @@ def _without_bytes(path: str) -> str:
 
 
 def _check_language(config: LanguageRun) -> None:
-    if config.model.width % config.model.num_heads:
-        raise DecaylabError(f"width {config.model.width} is not a multiple of num_heads {config.model.num_heads}")
+    check_transformer(config)
     if not config.evaluation.temperature >= 0:
         raise DecaylabError(f"evaluation.temperature must not be negative, it is {config.evaluation.temperature}")
     origin = "" if config.init_from is None else config.init_from.run

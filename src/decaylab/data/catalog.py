@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from decaylab.data import cifar, openwebtext
+from decaylab.components import IMAGE_DATA, TEXT_DATA
+from decaylab.components.lookup import built
+from decaylab.data import openwebtext
 from decaylab.data.corpus import open_corpus
 from decaylab.data.download import fetch
 from decaylab.data.tokenizer import GPT2_FILES, BytePairs, gpt2_folder
 from decaylab.errors import DecaylabError, unknown
 from decaylab.files import atomic_write_bytes
+from decaylab.references import is_reference
 
 # The vocabulary as OpenAI published it.
 _GPT2_SITE = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
@@ -37,15 +40,9 @@ class Dataset:
 
 
 CATALOG: dict[str, Dataset] = {
-    entry.name: entry
-    for entry in (
-        Dataset("digits", "images", "1,797 handwritten digits of 8 x 8 pixels, 10 classes (scikit-learn)", True),
-        Dataset("cifar10", "images", "60,000 photographs of 32 x 32 pixels, 10 classes", False, "162 MB"),
-        Dataset("cifar100", "images", "60,000 photographs of 32 x 32 pixels, 100 classes", False, "161 MB"),
-        Dataset("stdlib", "text", "the sources of this Python's standard library, about 12 MB", True),
-        Dataset("openwebtext", "text", "8 million web pages, 9 billion GPT-2 tokens", False, "about 24 GB"),
-        Dataset("gpt2", "tokenizer", "GPT-2's byte-pair encoding, 50,257 tokens", False, "1.5 MB"),
-    )
+    **{row.name: Dataset(row.name, "images", row.help, row.embedded, row.download) for row in IMAGE_DATA.values()},
+    **{row.name: Dataset(row.name, "text", row.help, row.embedded, row.download) for row in TEXT_DATA.values()},
+    "gpt2": Dataset("gpt2", "tokenizer", "GPT-2's byte-pair encoding, 50,257 tokens", False, "1.5 MB"),
 }
 
 
@@ -66,13 +63,14 @@ def available(name: str, *, tokenizer: str = "gpt2", root: str | Path | None = N
         open_corpus(name)
         return
     if name not in CATALOG:
-        if Path(name).expanduser().exists():
+        if not is_reference(name) and Path(name).expanduser().exists():
             raise DecaylabError(f"{name} is a path: a folder of texts is given as folder:{name}")
         raise unknown("data set", name, [*CATALOG, "folder:PATH"])
-    if name in ("cifar10", "cifar100"):
-        cifar.find_cifar(name, root)
-    elif name == "openwebtext":
-        openwebtext.prepared_folder(tokenizer)
+    if name in IMAGE_DATA:
+        IMAGE_DATA[name].require(root)
+    elif name in TEXT_DATA:
+        if (prepared := TEXT_DATA[name].prepared) is not None:
+            built(prepared)(tokenizer)
     elif name == "gpt2" and not all((gpt2_folder() / file).exists() for file in GPT2_FILES):
         raise DecaylabError("GPT-2's tokenizer is not on this machine: get it with `decaylab data get gpt2`")
 
@@ -113,8 +111,9 @@ def get(
         raise unknown("data set", name, CATALOG)
     if CATALOG[name].embedded:
         return f"{name} is embedded: nothing to get"
-    if name in ("cifar10", "cifar100"):
-        return f"{name} is in {cifar.get_cifar(name, source, progress=progress is not None)}"
+    if name in IMAGE_DATA:
+        fetch_images = built(IMAGE_DATA[name].fetch or "")
+        return f"{name} is in {fetch_images(name, source, progress=progress is not None)}"
     if name == "gpt2":
         return f"gpt2 is in {_get_gpt2(source, progress is not None)}"
     if tokenizer == "gpt2":

@@ -67,6 +67,11 @@ _ARCHIVES = {
 }
 
 
+def read(name: str, train_size: int | None, seed: int, root: str | Path | None = None, options: object = ()) -> Images:
+    """Read all images for a row in `decaylab.components.datasets`."""
+    return read_cifar(name, root)
+
+
 def read_cifar(dataset: str, root: str | Path | None = None) -> Images:
     """Read CIFAR-10, or CIFAR-100 with its fine labels.
 

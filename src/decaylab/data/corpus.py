@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from decaylab.components import text_data
+from decaylab.components.lookup import built
 from decaylab.data.digests import file_digests
-from decaylab.errors import DecaylabError, shown, unknown
+from decaylab.errors import DecaylabError, shown
 
 END_OF_TEXT = "<|endoftext|>"
 # The comb: one piece in so many, of so many bytes. Smaller pieces make the two sides more alike: a five-gram model's
@@ -108,25 +110,76 @@ class Corpus:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class GivenText(Corpus):
+    """A corpus that a function of the user's gave.
+
+    Attributes:
+        texts: The whole text, cut like that of files; or two, to train and to validate on.
+    """
+
+    texts: tuple[str, ...] = ()
+
+    def documents(self, side: str) -> Iterator[bytes]:
+        """Yield the text of one side of the split."""
+        if len(self.texts) == 2:
+            yield self.texts[side == "val"].encode()
+        else:
+            yield from _stretches(list(_cut(self.texts[0].encode())), 0, want_val=side == "val")
+
+    def digest(self) -> str:
+        """Return a hash (64 hex digits) of the text and of the kind of split."""
+        digest = hashlib.sha256(f"{self.split} {_ONE_IN} {_PIECE}\n".encode())
+        for text in self.texts:
+            digest.update(hashlib.sha256(text.encode()).digest())
+        return digest.hexdigest()
+
+
+def from_text(name: str, text: object) -> Corpus:
+    """Return a corpus of text that a function of the user's gave.
+
+    Args:
+        name: What the user calls it.
+        text: One string; or two of them, to train and to validate on.
+
+    Raises:
+        DecaylabError: It is neither, or not text that UTF-8 has.
+    """
+    texts = (text,) if isinstance(text, str) else tuple(text) if isinstance(text, list | tuple) else ()
+    if not 1 <= len(texts) <= 2 or not all(isinstance(each, str) and each for each in texts):
+        raise DecaylabError(f"{name} must give its text: one string, or two of them, to train and to validate on")
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise DecaylabError(f"the text of {name} is not text in UTF-8: {error.reason}") from error
+    return GivenText(f"given:{name}", Path(), (), "folders" if len(texts) == 2 else "pieces", name, texts)
+
+
+def standard_library(name: str) -> Corpus:
+    """Return the sources of the running Python's standard library, without tests."""
+    return _stdlib(Path(sysconfig.get_paths()["stdlib"]))
+
+
 def open_corpus(name: str) -> Corpus:
     """Find the files of a corpus.
 
     Args:
-        name: ``"stdlib"``, the sources of the running Python's standard library without tests; or ``"folder:PATH"``,
-            all text files below a folder, by suffix. The subfolders ``train`` and ``val``, where both exist, are the
-            split.
+        name: ``"folder:PATH"``, all text files below a folder, by suffix: the subfolders ``train`` and ``val``, where
+            both exist, are the split; or a name or reference that `decaylab.components.text_data` takes.
 
     Raises:
         DecaylabError: For an unknown name, or a folder without text.
     """
-    if name == "stdlib":
-        return _stdlib(Path(sysconfig.get_paths()["stdlib"]))
     if name.startswith("folder:"):
         try:
             return _folder(name, Path(name.removeprefix("folder:")).expanduser())
         except (RuntimeError, ValueError, OSError) as error:  # no such home, or no name that a file can have
             raise DecaylabError(f"{shown(name)} names no folder ({error}): expected folder:PATH") from error
-    raise unknown("corpus", name, ["stdlib", "openwebtext", "folder:PATH"])
+    row = text_data(name)
+    if row.open is None:
+        raise DecaylabError(f"the tokens of {name} are prepared by `decaylab data get {name}`")
+    found: Corpus = built(row.open)(name)
+    return found
 
 
 def _stdlib(root: Path) -> Corpus:

@@ -17,6 +17,11 @@ from decaylab.errors import DecaylabError
 _DEFAULT_TRAIN_SIZE = 1297
 
 
+def read(name: str, train_size: int | None, seed: int, root: object = None, options: object = ()) -> Images:
+    """Read the digits for their row in `decaylab.components.datasets`; they have no files of their own."""
+    return read_digits(train_size, seed)
+
+
 def read_digits(train_size: int | None, seed: int) -> Images:
     """Split the 1,797 images of 8x8 pixels (integers 0 to 16) into training and test images.
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from decaylab.data.cifar import read_cifar
-from decaylab.data.digits import read_digits
+from decaylab.components import image_data
 from decaylab.data.images import Images
-from decaylab.errors import DecaylabError, unknown
+from decaylab.errors import DecaylabError
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,13 @@ def vision(
     root: str | Path | None = None,
     *,
     parity: bool = False,
+    options: Iterable[tuple[str, Any]] = (),
 ) -> VisionSet:
     """Load an image data set.
 
     Args:
-        dataset: ``"digits"``, ``"cifar10"`` or ``"cifar100"`` (the hundred fine classes).
+        dataset: ``"digits"``, ``"cifar10"``, ``"cifar100"`` (the hundred fine classes), or a data set of the user's
+            (see `decaylab.components.image_data`).
         train_size: Number of training images, drawn by ``seed`` in equal numbers per class as far as possible (digits:
             drawn over all classes, the rest is the test set); None: all of them.
         label_noise: Share of the training labels that is replaced by another class, each other class equally likely.
@@ -66,6 +69,7 @@ def vision(
             are wrong and not in how many.
         seed: Decides the subset and the flips, each by its own stream.
         parity: Replace every label by whether its class is odd: two classes.
+        options: Settings of a data set of the user's, as (name, value) pairs.
         root: Folder with the data set's files (CIFAR: official archive, binary files or parquet); None: where
             ``decaylab data get`` puts them.
 
@@ -75,12 +79,10 @@ def vision(
     """
     if not 0 <= label_noise <= 1:
         raise DecaylabError(f"label_noise is a share from 0 to 1, not {label_noise}")
-    if dataset == "digits":
-        images = read_digits(train_size, seed)
-    elif dataset in ("cifar10", "cifar100"):
-        images = _subset(dataset, read_cifar(dataset, root), train_size, seed)
-    else:
-        raise unknown("image data set", dataset, _READERS)
+    row = image_data(dataset)
+    images = row.load(train_size, seed, root, options)
+    if not row.splits:
+        images = _subset(dataset, images, train_size, seed)
     if parity:
         images = replace(images, train_y=images.train_y % 2, test_y=images.test_y % 2, num_classes=2)
     noisy = _flip(images.train_y, images.num_classes, label_noise, seed)
@@ -127,8 +129,14 @@ def _flip(y: NDArray[np.int64], num_classes: int, share: float, seed: int) -> ND
     return noisy
 
 
-def _channel_statistics(x: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation per channel, exact: they come from the counts of the 256 values."""
+def _channel_statistics(x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation per channel; of bytes exact, from the counts of the 256 values."""
+    if x.dtype != np.uint8:
+        numbers = x.astype(np.float64)
+        mean, std = numbers.mean(axis=(0, 2, 3)), numbers.std(axis=(0, 2, 3))
+        if std.min() == 0:
+            raise DecaylabError("the training images are all of one colour: they cannot be normalised")
+        return mean, std
     values = np.arange(256, dtype=np.float64)
     means, deviations = [], []
     for channel in range(x.shape[1]):
@@ -141,20 +149,17 @@ def _channel_statistics(x: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDAr
     return np.array(means), np.array(deviations)
 
 
-def _normalise(x: NDArray[np.uint8], mean: NDArray[np.float64], std: NDArray[np.float64]) -> Tensor:
-    result = torch.from_numpy(x).to(torch.float32)
+def _normalise(x: NDArray[Any], mean: NDArray[np.float64], std: NDArray[np.float64]) -> Tensor:
+    result = torch.from_numpy(x).to(torch.float32, copy=True)
     shape = (1, -1, 1, 1)
     result -= torch.from_numpy(mean).to(torch.float32).view(shape)
     result /= torch.from_numpy(std).to(torch.float32).view(shape)
     return result
 
 
-def _fingerprint(*arrays: NDArray[np.uint8] | NDArray[np.int64]) -> str:
+def _fingerprint(*arrays: NDArray[Any]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
-
-
-_READERS = ("digits", "cifar10", "cifar100")

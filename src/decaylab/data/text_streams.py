@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from decaylab.components import TEXT_DATA
+from decaylab.components.lookup import built
 from decaylab.data import manifest as records
 from decaylab.data.corpus import Corpus, open_corpus
 from decaylab.data.stream import TokenStream, new_folder, only_one, open_stream, stream_folder, write_side
@@ -25,8 +27,8 @@ def text(
     Several processes may call this at once: one writes, the others wait and then read.
 
     Args:
-        corpus: ``"stdlib"``, ``"folder:PATH"`` (see `decaylab.data.corpus`) or ``"openwebtext"``, which
-            ``decaylab data get openwebtext`` prepares.
+        corpus: ``"stdlib"``, ``"folder:PATH"`` (see `decaylab.data.corpus`), ``"openwebtext"``, which
+            ``decaylab data get openwebtext`` prepares, or a corpus of the user's, see `decaylab.components.text_data`.
         tokenizer: ``"bytes"``, ``"ascii"`` (128 ids), ``"bpe:SIZE"`` (trained on the training text) or ``"gpt2"``.
         root: Folder with GPT-2's files ``vocab.bpe`` and ``encoder.json``; None: decaylab's own.
         sha256: For ``"folder:PATH"``: the digest that its text must have. Where that text was encoded before, the
@@ -38,10 +40,8 @@ def text(
             another digest.
     """
     folder_of_files = None if root is None else Path(root).expanduser()
-    if corpus == "openwebtext":
-        from decaylab.data.openwebtext import prepared_folder
-
-        return open_stream(prepared_folder(tokenizer), folder_of_files)
+    if (row := TEXT_DATA.get(corpus)) is not None and row.prepared is not None:
+        return open_stream(built(row.prepared)(tokenizer), folder_of_files)
     size = bpe_size(tokenizer)
     if size is None:
         open_tokenizer(tokenizer, folder_of_files)  # a wrong name or a missing file is told before the corpus is read

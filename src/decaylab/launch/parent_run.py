@@ -6,6 +6,7 @@ import dataclasses
 from functools import partial
 from pathlib import Path
 
+from decaylab.components import ARCHITECTURES
 from decaylab.config.identity import from_dict, run_id
 from decaylab.config.schema import FOREIGN, AnyRun, InitFrom, LanguageRun, kind
 from decaylab.errors import DecaylabError, unknown
@@ -148,6 +149,7 @@ def _shape(config: AnyRun) -> dict[str, object]:
         found["model.vocab_size" if vocabulary else "data.tokenizer"] = vocabulary or config.data.tokenizer
     else:
         found |= {"data.dataset": config.data.dataset, "data.parity": config.data.parity}
-        if config.model.architecture != "resnet_small":
+        row = ARCHITECTURES.get(config.model.architecture)
+        if row is not None and not row.reads("blocks"):
             del found["model.blocks"]
     return found

@@ -4,43 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from decaylab import decay, models
+from decaylab import decay
+from decaylab.components import architecture, optimizer
 from decaylab.config.schema import AnyRun, Decay, LanguageModel, VisionModel
 from decaylab.config.validation import LOSS_PENALTIES as LOSS_PENALTIES
 from decaylab.errors import DecaylabError, unknown
 from decaylab.params import ROLES, roles
-from decaylab.train.signsgd import SignSGD
 
 
-def vision_model(config: VisionModel, num_classes: int, in_channels: int) -> nn.Module:
-    """Build an image classifier with fresh random weights."""
-    shape: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "width": config.width}
-    match config.architecture:
-        case "vgg16" | "vgg16_bn":
-            return models.vgg16(batch_norm=config.architecture == "vgg16_bn", activation=config.activation, **shape)
-        case "vgg_small":
-            return models.vgg_small(activation=config.activation, **shape)
-        case "resnet_small":
-            return models.preact_resnet(
-                "small",
-                scale_invariant=config.scale_invariant,
-                activation=config.activation,
-                blocks=config.blocks,
-                **shape,
-            )
-    depth: Literal[18, 34] = 18 if config.architecture == "resnet18" else 34
-    return models.preact_resnet(depth, scale_invariant=config.scale_invariant, activation=config.activation, **shape)
+def vision_model(config: VisionModel, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+    """Build an image classifier with fresh random weights.
+
+    Raises:
+        DecaylabError: There is no such architecture, or it cannot be built.
+    """
+    row = architecture(config.architecture)
+    return _module(
+        row.make(config, num_classes=num_classes, in_channels=in_channels, image_size=image_size), config.architecture
+    )
 
 
 def language_model(config: LanguageModel, vocab_size: int) -> nn.Module:
-    """Build a transformer with fresh random weights; the settings' own vocabulary size wins over the tokenizer's."""
-    settings = {name: getattr(config, name) for name in config.__dataclass_fields__}
-    return models.GPT(**(settings | {"vocab_size": embedding_rows(config, vocab_size)}))
+    """Build a language model with fresh random weights; the settings' own vocabulary size wins over the tokenizer's.
+
+    Raises:
+        DecaylabError: There is no such architecture, or it cannot be built.
+    """
+    row = architecture(config.architecture, "language")
+    return _module(row.make(config, vocab_size=embedding_rows(config, vocab_size)), config.architecture)
+
+
+def _module(made: object, name: str) -> nn.Module:
+    if not isinstance(made, nn.Module):
+        raise DecaylabError(f"{name} gave {type(made).__name__} where a torch module is needed")
+    return made
 
 
 def embedding_rows(config: LanguageModel, vocab_size: int) -> int:
@@ -90,13 +92,11 @@ def stepper(config: AnyRun, model: nn.Module, *, scaled: bool) -> Stepper:
     rest = [p for p in trainable.values() if id(p) not in ids]
     groups = [{"params": p, "decay": on} for p, on in ((decayed, True), (rest, False)) if p]
     fused = not scaled and all(p.is_floating_point() for p in trainable.values())
-    if config.optimizer.name == "sgd" and any(p.device.type == "cpu" and p.itemsize < 4 for p in trainable.values()):
-        fused = False  # torch's fused SGD computes wrong updates for bfloat16 and float16 weights on the CPU
-    optimizer = _optimizer(config, groups, fused=fused)
+    made = _optimizer(config, groups, fused=fused)
     if config.decay.rule in LOSS_PENALTIES:
-        return Stepper(optimizer, decayed, LOSS_PENALTIES[config.decay.rule] * config.decay.weight_decay)
-    _attach(config.decay, optimizer, decayed)
-    return Stepper(optimizer, decayed, 0.0)
+        return Stepper(made, decayed, LOSS_PENALTIES[config.decay.rule] * config.decay.weight_decay)
+    _attach(config.decay, made, decayed)
+    return Stepper(made, decayed, 0.0)
 
 
 def _attach(settings: Decay, optimizer: torch.optim.Optimizer, decayed: list[nn.Parameter]) -> None:
@@ -115,9 +115,9 @@ def try_out(config: AnyRun) -> None:
     """
     matrices = decayed_roles(config.decay) - {"norm", "bias", "scalar"}
     weight = nn.Parameter(torch.eye(4) if matrices else torch.ones(4))
-    optimizer = _optimizer(config, [{"params": [weight]}], fused=False)
+    made = _optimizer(config, [{"params": [weight]}], fused=False)
     if config.decay.rule not in LOSS_PENALTIES:
-        _attach(config.decay, optimizer, [weight])
+        _attach(config.decay, made, [weight])
 
 
 def decayed_roles(settings: Decay) -> set[str]:
@@ -134,14 +134,7 @@ def decayed_roles(settings: Decay) -> set[str]:
 
 def _optimizer(config: AnyRun, groups: list[dict[str, Any]], *, fused: bool) -> torch.optim.Optimizer:
     settings = config.optimizer
-    match settings.name:
-        case "sgd":
-            return torch.optim.SGD(
-                groups, lr=settings.lr, momentum=settings.momentum, dampening=settings.dampening, fused=fused
-            )
-        case "adamw":
-            return torch.optim.AdamW(
-                groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=0.0, fused=fused
-            )
-        case "signsgd":
-            return SignSGD(groups, lr=settings.lr, momentum=settings.momentum)
+    made = optimizer(settings.name).make(settings, groups, fused=fused)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise DecaylabError(f"{settings.name} gave {type(made).__name__} where a torch.optim.Optimizer is needed")
+    return made

@@ -110,6 +110,7 @@ class VisionTask:
             label_noise=source.label_noise,
             parity=source.parity,
             seed=source.seed,
+            options=source.options,
         )
         layout = torch.channels_last if images.train_x.shape[-1] > 1 else torch.contiguous_format
         self._train_x = images.train_x.to(device).contiguous(memory_format=layout)
@@ -118,7 +119,7 @@ class VisionTask:
         self.fingerprints = {"data": images.fingerprint}
         if (files := data_digest(config)) is not None:
             self.fingerprints["files"] = files
-        model = vision_model(config.model, images.num_classes, self._train_x.shape[1])
+        model = vision_model(config.model, images.num_classes, self._train_x.shape[1], self._train_x.shape[-1])
         self.model: nn.Module = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         self._size = len(self._train_y)
         self.steps_per_epoch: int | None = math.ceil(self._size / config.batch_size)

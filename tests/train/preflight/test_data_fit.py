@@ -119,7 +119,7 @@ def test_the_bound_is_below_what_a_step_takes():
     assert 0.9 < weights / sum(16 * p.numel() for p in model.parameters()) <= 1
     vision = VisionRun(model=VisionModel(width=4), optimizer=Optimizer(momentum=0.9))
     weights = next(iter(least_memory(vision, 0).values()))
-    assert weights == sum(12 * p.numel() for p in vision_model(vision.model, 10, 1).parameters())
+    assert weights == sum(12 * p.numel() for p in vision_model(vision.model, 10, 1, 8).parameters())
 
 
 @pytest.mark.parametrize(

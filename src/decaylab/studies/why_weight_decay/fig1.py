@@ -69,8 +69,8 @@ def _plan(budget: str, seeds: Sequence[int]) -> list[RunSpec]:
             panel: (
                 replace(
                     GPU_HOUR_BASE if hour else PAPER_BASE,
-                    model=VisionModel(architecture=network, width=64),  # type: ignore[arg-type]
-                    data=VisionData(dataset=dataset),  # type: ignore[arg-type]
+                    model=VisionModel(architecture=network, width=64),
+                    data=VisionData(dataset=dataset),
                 ),
                 rates,
                 decay,

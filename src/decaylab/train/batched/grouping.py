@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from decaylab.components import ARCHITECTURES
 from decaylab.config.cost import flops_per_step
 from decaylab.config.schema import AnyRun, VisionRun
 from decaylab.probes.registry import rows
@@ -29,7 +30,11 @@ def company(config: AnyRun, device: str) -> str | None:
         return None
     model = config.model
     plain = (config.precision, config.weights, config.compile, config.accumulation) == ("float32", "float32", False, 1)
-    small = model.architecture in ("resnet_small", "vgg_small") and flops_per_step(config) < _SMALL
+    small = (
+        model.architecture in ARCHITECTURES
+        and ARCHITECTURES[model.architecture].batched
+        and flops_per_step(config) < _SMALL
+    )
     if not (plain and small and model.width % _CHANNELS == 0):
         return None
     if any("microbatches" in row.needs for row in rows(config.probes.names)):

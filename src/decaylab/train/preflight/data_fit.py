@@ -32,11 +32,19 @@ def require_fit(config: AnyRun, device: str, *, processes: int = 1) -> None:
     """
     if isinstance(config, VisionRun):
         source = config.data
-        images = data.vision(source.dataset, source.train_size, source.label_noise, source.seed, parity=source.parity)
+        images = data.vision(
+            source.dataset,
+            source.train_size,
+            source.label_noise,
+            source.seed,
+            parity=source.parity,
+            options=source.options,
+        )
         schedules.value(
             config.schedule, 0, config.optimizer.lr, config.epochs * -(-len(images.train_y) // config.batch_size)
         )
-        require_memory(config, 0, device, processes=processes)
+        image = (images.train_x.shape[1], images.train_x.shape[-1])
+        require_memory(config, 0, device, processes=processes, image=image)
         return
     schedules.value(config.schedule, 0, config.optimizer.lr, config.steps)
     stream = data.text(config.data.corpus, config.data.tokenizer, sha256=config.data.sha256)

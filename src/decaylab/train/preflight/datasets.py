@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
+from decaylab.components import IMAGE_DATA, TEXT_DATA, image_data, text_data
+from decaylab.components.lookup import built
 from decaylab.config.schema import AnyRun, LanguageRun, VisionRun
-from decaylab.data.catalog import available
-from decaylab.data.cifar import read_cifar
-from decaylab.data.openwebtext import prepared_folder
+from decaylab.data.catalog import CATALOG, available
 from decaylab.data.stream import open_stream
+from decaylab.references import is_reference, plugins
 from decaylab.data.text_streams import is_prepared
 from decaylab.data.tokenizer import require_tokenizer
 from decaylab.train.preflight.held_out_text import read_text
@@ -26,7 +28,10 @@ def require_data(configs: Iterable[AnyRun]) -> None:
     for name, tokenizer in sources:
         if tokenizer:
             require_tokenizer(tokenizer)
-        if (name, tokenizer) not in kept:
+        own = is_reference(name) and not name.startswith("folder:")
+        if own or (name not in CATALOG and name in plugins("dataset")):
+            (text_data if tokenizer else image_data)(name)
+        elif (name, tokenizer) not in kept:
             available(name, tokenizer=tokenizer)
         if tokenizer == "gpt2":
             available("gpt2")
@@ -40,11 +45,18 @@ def require_whole(configs: Iterable[AnyRun]) -> None:
     Raises:
         DecaylabError: A file is missing or damaged; the message names it and what was expected.
     """
-    for name, tokenizer in dict.fromkeys(_source(config) for config in configs):
-        if name in ("cifar10", "cifar100"):
-            read_cifar(name)
-        elif name == "openwebtext":
-            open_stream(prepared_folder(tokenizer))
+    images: dict[str, None] = {}
+    streams: dict[Path, None] = {}
+    for config in configs:
+        name = config.data.dataset if isinstance(config, VisionRun) else config.data.corpus
+        if name in IMAGE_DATA and not IMAGE_DATA[name].embedded:
+            images[name] = None
+        elif isinstance(config, LanguageRun) and name in TEXT_DATA and TEXT_DATA[name].prepared is not None:
+            streams[built(TEXT_DATA[name].prepared or "")(config.data.tokenizer)] = None
+    for name in images:
+        IMAGE_DATA[name].load(None, 0)
+    for folder in streams:
+        open_stream(folder)
 
 
 def _is_kept(config: AnyRun) -> bool:

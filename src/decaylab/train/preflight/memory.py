@@ -6,21 +6,25 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import torch
+from torch import nn
 
-from decaylab.config.schema import AnyRun, LanguageRun, Optimizer, VisionRun
+from decaylab.components import LANGUAGE_ARCHITECTURES, image_data, optimizer
+from decaylab.config.schema import AnyRun, LanguageRun, VisionRun
 from decaylab.errors import DecaylabError
-from decaylab.train.build import vision_model
+from decaylab.train.build import language_model, vision_model
 
-_SIZES = {"digits": (1, 8), "cifar10": (3, 32), "cifar100": (3, 32)}
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
-def require_memory(config: AnyRun, vocab_size: int, device: str, *, processes: int = 1) -> None:
+def require_memory(
+    config: AnyRun, vocab_size: int, device: str, *, processes: int = 1, image: tuple[int, int] | None = None
+) -> None:
     """Return unless a run is sure not to fit.
 
     Args:
@@ -28,11 +32,12 @@ def require_memory(config: AnyRun, vocab_size: int, device: str, *, processes: i
         vocab_size: The tokenizer's; 0 for images.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         processes: Processes that share the batch and, at most, the weights.
+        image: Channels and width of an image, where the data set's row does not say.
 
     Raises:
         DecaylabError: It needs more than there is; the message names what most of it is for.
     """
-    parts = least_memory(config, vocab_size, processes=processes)
+    parts = least_memory(config, vocab_size, processes=processes, image=image)
     needed, (where, there) = sum(parts.values()), _memory(device)
     if needed > there:
         largest = max(parts, key=lambda name: parts[name])
@@ -43,7 +48,9 @@ def require_memory(config: AnyRun, vocab_size: int, device: str, *, processes: i
         )
 
 
-def least_memory(config: AnyRun, vocab_size: int, *, processes: int = 1) -> dict[str, int]:
+def least_memory(
+    config: AnyRun, vocab_size: int, *, processes: int = 1, image: tuple[int, int] | None = None
+) -> dict[str, int]:
     """Return bytes that a run cannot do without, by what they are for.
 
     Only what is certain is counted: weights, gradients and the optimizer's state, what the backward pass of one
@@ -52,12 +59,11 @@ def least_memory(config: AnyRun, vocab_size: int, *, processes: int = 1) -> dict
     rows = max(1, config.batch_size // config.accumulation // processes)
     weight = 2 if config.weights == "bfloat16" else 4
     number = 4 if config.precision == "float32" else 2
-    each = 2 * weight + weight * _moments(config.optimizer)
+    each = 2 * weight + weight * optimizer(config.optimizer.name).state_per_weight(config.optimizer)
     if isinstance(config, VisionRun):
-        channels, side = _SIZES[config.data.dataset]
-        with torch.device("meta"):
-            model = vision_model(config.model, 10, channels)
-        size = sum(p.numel() for p in model.parameters())
+        row = image_data(config.data.dataset)
+        channels, side = image or (row.channels or 1, row.image_size or 1)
+        size = _num_weights(lambda: vision_model(config.model, 10, channels, side))
         rows = min(rows, config.data.train_size or 50_000)
         return {
             f"{size:,} weights (--model.width, --model.blocks)": size * each // processes,
@@ -72,6 +78,9 @@ def least_memory(config: AnyRun, vocab_size: int, *, processes: int = 1) -> dict
 def _language_memory(config: LanguageRun, vocabulary: int, rows: int, each: int, number: int) -> dict[str, int]:
     model, evaluation = config.model, config.evaluation
     length, width = model.context, model.width
+    if model.architecture not in LANGUAGE_ARCHITECTURES:  # of which only the weights are known
+        size = _num_weights(lambda: language_model(model, vocabulary))
+        return {f"{size:,} weights (--model.width)": size * each}
     size = (1 if model.tied else 2) * vocabulary * width + length * width + model.num_layers * 12 * width**2
     tokens = rows * length
     kept = 10 * width * tokens + (model.num_heads * length * tokens if model.attention == "math" else 0)
@@ -89,9 +98,13 @@ def _language_memory(config: LanguageRun, vocabulary: int, rows: int, each: int,
     }
 
 
-def _moments(optimizer: Optimizer) -> int:
-    """Return the numbers that an optimizer keeps of each weight."""
-    return 2 if optimizer.name == "adamw" else 1 if optimizer.momentum else 0
+def _num_weights(build: Callable[[], nn.Module]) -> int:
+    """Count the weights of a model without making them; 0 for one of the user's that cannot be built that way."""
+    try:
+        with torch.device("meta"):
+            return sum(p.numel() for p in build().parameters())
+    except (NotImplementedError, RuntimeError):
+        return 0
 
 
 def _memory(device: str) -> tuple[str, float]:

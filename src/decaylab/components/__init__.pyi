@@ -1,0 +1,13 @@
+from .architectures import ARCHITECTURES as ARCHITECTURES
+from .architectures import LANGUAGE_ARCHITECTURES as LANGUAGE_ARCHITECTURES
+from .architectures import Architecture as Architecture
+from .architectures import architecture as architecture
+from .datasets import IMAGE_DATA as IMAGE_DATA
+from .datasets import TEXT_DATA as TEXT_DATA
+from .datasets import ImageData as ImageData
+from .datasets import TextData as TextData
+from .datasets import image_data as image_data
+from .datasets import text_data as text_data
+from .optimizers import OPTIMIZERS as OPTIMIZERS
+from .optimizers import OptimizerRow as OptimizerRow
+from .optimizers import optimizer as optimizer
