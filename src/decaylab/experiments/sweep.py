@@ -7,9 +7,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from decaylab.config.component_checks import check_optimizer
 from decaylab.config.identity import to_dict
 from decaylab.config.schema import AnyRun
-from decaylab.config.validation import check, check_optimizer
+from decaylab.config.validation import check
 from decaylab.errors import DecaylabError, shown, unknown
 from decaylab.experiments.chart_data import curves, finals
 from decaylab.experiments.config_tables import flat, text

@@ -10,9 +10,9 @@ from decaylab.components.lookup import built
 from decaylab.config.schema import AnyRun, LanguageRun, VisionRun
 from decaylab.data.catalog import CATALOG, available
 from decaylab.data.stream import open_stream
-from decaylab.references import is_reference, plugins
 from decaylab.data.text_streams import is_prepared
 from decaylab.data.tokenizer import require_tokenizer
+from decaylab.references import is_reference, plugins
 from decaylab.train.preflight.held_out_text import read_text
 
 
