@@ -55,7 +55,7 @@ def test_network_by_name(capsys):
 
 def test_json_of_own_function(own, capsys):
     assert main(["audit", "--load", f"{own}:model", "--roles", "0.*=scalar", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["parameters"]
     assert [(row["name"], row["role"]) for row in rows] == [
         ("0.weight", "scalar"), ("0.bias", "scalar"), ("1.weight", "norm"), ("1.bias", "norm")
     ]  # fmt: skip
@@ -104,7 +104,7 @@ def test_a_model_may_stand_in_a_file(tmp_path, capsys):
 
 def test_several_optimizers_and_attached_rules(own, capsys):
     assert main(["audit", "--load", f"{own}:two", "--json"]) == 0
-    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["parameters"]}
     assert [row["optimizer"] for row in rows.values()] == ["Muon", "AdamW", "AdamW", "AdamW"]
     assert (rows["0.weight"]["weight_decay"], rows["0.weight"]["by"], rows["0.weight"]["warns"]) == (0.2, "Muon", False)
     assert main(["audit", "--load", f"{own}:ruled"]) == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from decaylab.cli import main
+from decaylab.config.presets import PRESETS
 from decaylab.config.schema import InitFrom, LanguageRun
 from decaylab.config.validation import check
 from decaylab.schedules import value
@@ -43,6 +44,11 @@ def test_the_authors_first_command(monkeypatch):
     assert run.decay.weight_decay == 0.0
     rates = [value(run.schedule, step, run.optimizer.lr, run.steps) for step in (0, 50, 100, 9_999)]
     assert rates == pytest.approx([0.0, 5e-4, 1e-3, 1e-4], rel=1e-4)
+
+
+def test_the_presets_are_those_of_the_page():
+    for name, preset in PRESETS.items():
+        assert f"| `{name}` | {preset.text} |" in PAGE
 
 
 def test_what_the_table_names_can_be_said(monkeypatch):

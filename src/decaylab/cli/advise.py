@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json as json_format
 from typing import Annotated, Literal
 
 import tyro
@@ -12,6 +11,7 @@ from decaylab.advice import Advice, Recommendation, Reference
 from decaylab.advice import advise as advise_run
 from decaylab.advice.advising import Stage
 from decaylab.cli import COMMANDS
+from decaylab.cli.json_output import print_json
 from decaylab.conventions import run_size
 from decaylab.errors import DecaylabError
 from decaylab.quantities import format_count, format_number, parse_count, parse_steps, rounding
@@ -143,7 +143,7 @@ def advise(
     )
     if json:
         written = dataclasses.asdict(advice) | {"weight_decays_to_try": advice.weight_decays_to_try}
-        print(json_format.dumps(written, indent=2))
+        print_json("advise", written)
     else:
         _print(advice, schedule)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_format
 from collections.abc import Callable
 from typing import Annotated, Any, cast
 
 import tyro
 
+from decaylab.cli.json_output import print_json
 from decaylab.cli.target import built
-from decaylab.errors import DecaylabError, unknown
+from decaylab.errors import DecaylabError, printable, unknown
 
 
 def audit(
@@ -49,7 +49,10 @@ def audit(
         exclude=exclude,
         roles=cast("Any", dict(_pair(text) for text in roles)),
     )
-    print(json_format.dumps(table.to_dicts(), indent=2) if json else table)
+    if json:
+        print_json("audit", {"parameters": table.to_dicts()})
+    else:
+        print(printable(str(table)))
 
 
 def _pair(text: str) -> tuple[str, str]:

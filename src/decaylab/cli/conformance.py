@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
-import json as json_format
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from decaylab.cli.console import console as wide_console
+from decaylab.cli.json_output import print_json
 from decaylab.errors import DecaylabError
 from decaylab.references import load
 
@@ -45,7 +46,7 @@ def conformance(
     name = target.replace(":", ".") + (f"({', '.join(kwargs)})" if kwargs else "")
     report = check(partial(factory, **options) if options else factory, convention, name=name)
     if json:
-        print(json_format.dumps(report.to_dict(), indent=2))
+        print_json("conformance", report.to_dict())
     else:
         _print(report)
     return 0 if report.conforms else 1
@@ -64,11 +65,10 @@ def _pair(text: str) -> tuple[str, Any]:
 
 
 def _print(report: Report) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = wide_console()
     console.print(Text(report.target, style="bold") + Text(f"  {report.version}" if report.version else ""))
     console.print(Text(report.convention))
     console.print()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json as json_format
 from typing import Annotated, Literal
 
 import tyro
 
+from decaylab.cli.json_output import print_json
 from decaylab.conventions import CONVENTIONS
 from decaylab.conventions import explain as explain_decay
 from decaylab.conventions.explanation import Explanation
@@ -103,7 +103,7 @@ def explain(
         dampening=dampening,
     )
     if json:
-        print(json_format.dumps(dataclasses.asdict(explanation), indent=2))
+        print_json("explain", dataclasses.asdict(explanation))
     else:
         _print(explanation)
 

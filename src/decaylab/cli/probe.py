@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from decaylab.cli.console import console
+from decaylab.cli.json_output import print_json
 from decaylab.cli.run_folder import run_folder
 from decaylab.cli.target import built
-from decaylab.errors import DecaylabError, shown
+from decaylab.errors import DecaylabError, printable, shown
 from decaylab.launch.devices import require_device
 from decaylab.probes.registry import PROBES, rows
 
@@ -222,22 +222,21 @@ def _consented(config: LanguageRun, corpus: str | None, folder: Path, points: in
 
 def _print(found: dict[str, float], as_json: bool) -> None:
     if as_json:
-        print(json.dumps({key: value if math.isfinite(value) else None for key, value in found.items()}, indent=2))
+        print_json("probe", {"measured": found})
         return
     width = max((len(key) for key in found), default=0)
     for key, value in found.items():
-        print(f"{key:<{width}}  {value:.6g}")
+        print(printable(f"{key:<{width}}  {value:.6g}"))
 
 
 def _print_probes(as_json: bool) -> None:
     if as_json:
         listed = [{"name": r.name, "needs": sorted(r.needs), "help": r.help, "cost": r.cost} for r in PROBES.values()]
-        print(json.dumps(listed, indent=2))
+        print_json("probes", {"probes": listed})
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("probe", "measures", "needs", "costs", title="decaylab probe CHECKPOINT --probes NAME ...")
     for row in PROBES.values():
         table.add_row(row.name, row.help, ", ".join(sorted(row.needs)), row.cost)
-    Console().print(table)
+    console().print(table)

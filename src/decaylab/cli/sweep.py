@@ -29,6 +29,7 @@ from decaylab.launch.devices import require_compiler, require_device
 from decaylab.launch.scheduler import Run
 from decaylab.store.store import Store
 from decaylab.train.preflight.datasets import require_data
+from decaylab.train.preflight.inputs import with_content
 
 _METRICS = {"vision": "test/error", "language": "val/loss"}
 _USAGE = (
@@ -115,7 +116,8 @@ def _sweep(base: AnyRun, options: Sweep, metric: str, command: str) -> int:
         raise DecaylabError(f"--margin must be above 0, not {options.margin}")
     varied = sweeps.axes(base, options.vary)
     specs = sweeps.plan(base, varied, options.seeds)
-    specs = tuple(dataclasses.replace(spec, config=with_canonical_rule(spec.config)) for spec in specs)
+    told: set[str] = set()
+    specs = tuple(dataclasses.replace(spec, config=_whole(spec.config, told)) for spec in specs)
     settings = sweeps.settings(specs, varied)
     names = [setting.name for setting in settings]
     if options.baseline is not None and options.baseline not in names:
@@ -156,6 +158,17 @@ def _sweep(base: AnyRun, options: Sweep, metric: str, command: str) -> int:
         print_table(table)
         print(printable(str(page.resolve())))
     return 130 if report.interrupted else 1 if report.failed else 0
+
+
+def _whole(config: AnyRun, told: set[str]) -> AnyRun:
+    """Return a run's settings as they make its id: the rule by its name in the table, files by their content."""
+
+    def report(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            print(f"decaylab: {printable(line)}", file=sys.stderr)
+
+    return with_content(with_canonical_rule(config), report)
 
 
 def _require_trainable(specs: Sequence[RunSpec], options: Sweep) -> None:

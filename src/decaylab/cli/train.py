@@ -6,9 +6,9 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from decaylab.cli.run_arguments import LanguageArguments, VisionArguments, Where, read_run, require_kind
+from decaylab.cli.run_diagnosis import PREFIXES, diagnosis, too_strong
 from decaylab.cli.sample import warn_of_lost
 from decaylab.config.component_checks import check_optimizer
 from decaylab.config.identity import run_id
@@ -77,7 +77,7 @@ def _train(config: AnyRun, where: Where) -> int:
     require_data([config])
     if not is_torchrun() and (ended := _ended(config, where.store)) is not None:  # known without torch, in a second
         print("the run had ended before: nothing is trained", file=sys.stderr)
-        return _close(ended[0], config, ended[1])
+        return _close(ended, config, where.store)
     from decaylab.train.preflight.components import require_names
     from decaylab.train.preflight.data_fit import (  # torch, which a help text should not wait for
         lost_in_texts,
@@ -86,6 +86,8 @@ def _train(config: AnyRun, where: Where) -> int:
 
     require_names(config)
     config = require_origin(config, where.store)
+    if strong := too_strong(config):
+        print(f"decaylab: {strong}", file=sys.stderr)
     run, begun = Run.of(config), has_begun(config, where.store)
     if run.needs and (begun or origin_is_there(config, where.store)):
         run = dataclasses.replace(run, needs=())
@@ -105,26 +107,32 @@ def _train(config: AnyRun, where: Where) -> int:
     with Store(where.store) as store:
         report = launch(store.url, [run], workers=1, device=where.device)
         row = store.get(run.id)
-        folder = store.folder(run.id)
     assert row is not None
-    _close(row, config, folder)
+    _close(row, config, where.store)
     return 130 if report.interrupted else 1 if report.failed else 0
 
 
-def _ended(config: AnyRun, url: str | None) -> tuple[RunRow, Path] | None:
-    """Return a run that a store knows as ended, with its folder; what is not known yet is asked later, with reasons."""
+def _ended(config: AnyRun, url: str | None) -> RunRow | None:
+    """Return a run that a store knows as ended; what is not known yet is asked later, with reasons."""
     if config.init_from is not None:  # its id may be that of other weights, which are looked up first
         return None
     try:
         with Store(url, read_only=True) as store:
             row = store.get(run_id(config))
-            return (row, store.folder(row.id)) if row is not None and row.is_ended else None
+            return row if row is not None and row.is_ended else None
     except DecaylabError:
         return None
 
 
-def _close(row: RunRow, config: AnyRun, folder: Path) -> int:
+def _close(row: RunRow, config: AnyRun, url: str | None) -> int:
+    """Say how a run ended, and what decay did in it."""
     _print(row, config)
+    with Store(url, read_only=True) as store:
+        keys = [key for key in sorted(store.keys()) if key.startswith(PREFIXES)]
+        said = diagnosis(config, store.table([row.id], keys), row.step) if keys and row.is_ended else ""
+        folder = store.folder(row.id)
+    if said:
+        print("\n" + printable(said))
     if folder.exists():
         print(f"  files in {printable(str(folder))}", file=sys.stderr)
     return 0

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from decaylab.probes.decay_account import DecaySource
-from decaylab.probes.watched_parameters import Change
+if TYPE_CHECKING:  # torch comes with them, which judging records does without
+    from decaylab.probes.decay_account import DecaySource
+    from decaylab.probes.watched_parameters import Change
 
 _NEXT_TO_NOTHING = 0.01
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from decaylab.monitor.account import Account
 from decaylab.monitor.formatting import number, percent
-from decaylab.probes.decay_account import DecaySource
+
+if TYPE_CHECKING:  # torch comes with it
+    from decaylab.probes.decay_account import DecaySource
 
 
 def names_of(account: Account, target: str) -> str:
