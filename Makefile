@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 JOBS   ?= 2
 
-.PHONY: demo test lint types bench bench-gpu docs clean help
+.PHONY: demo test campaign lint types bench bench-gpu docs clean help
 
 help:            ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -24,6 +24,9 @@ demo: $(VENV)/.installed         ## reproduce a vision and a language figure at 
 
 test: $(VENV)/.installed-dev     ## the whole test suite
 	$(BIN)/python -m pytest -n $(JOBS)
+
+campaign: $(VENV)/.installed-dev ## kills, suspensions, flipped bits and full disks; every run ends bit for bit
+	$(BIN)/python -m tests.campaign.campaign
 
 lint: $(VENV)/.installed-dev     ## ruff: style and format
 	$(BIN)/ruff check .

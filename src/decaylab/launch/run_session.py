@@ -152,7 +152,9 @@ class RunSession:
             atomic_write_text(self.folder / ERROR_FILE, "".join(traceback.format_exception(error)))
         with suppress(DecaylabError):
             self._metrics.flush()  # what it measured before may tell why
-        self._finish(status="failed", reason=traceback.format_exception_only(error)[-1].strip().splitlines()[0])
+        named = traceback.format_exception_only(error)[-1]
+        reason = str(error) if isinstance(error, DecaylabError) else named  # whose message says it all
+        self._finish(status="failed", reason=reason.strip().splitlines()[0])
 
     def _finish(self, **how: Any) -> bool:
         return self._insist(lambda: self._store.finish(self._lease, **how))
