@@ -21,7 +21,8 @@ class Outcome:
 def train(config, record, *, folder, device, resolve, heartbeat, resume):
     """Do ``steps`` steps of ``seconds``; a checkpoint every ``every`` steps holds the step and a running sum.
 
-    ``die_at``: the step at which the first attempts kill their own process, as many as ``deaths``. ``raise_at``: the
+    ``die_at``: the step at which the first attempts kill their own process, as many as ``deaths``; or a list with a
+    step for each of the first attempts. ``abort_at``: the step at which the process aborts. ``raise_at``: the
     step at which an exception is raised, by the first ``raises`` attempts. ``origin``: a run whose result is the start
     of the sum.
     """
@@ -41,8 +42,15 @@ def train(config, record, *, folder, device, resolve, heartbeat, resume):
         record({"step": done, "sum": total, "pid": os.getpid()})
         if done == config.get("raise_at") and len(attempts.read_text().splitlines()) <= config.get("raises", 10**9):
             raise ValueError("the loss\nwas bad")
-        if done == config.get("die_at") and len(attempts.read_text().splitlines()) <= config.get("deaths", 1):
+        die_at, attempt = config.get("die_at"), len(attempts.read_text().splitlines())
+        if isinstance(die_at, list):
+            die_at = dict(enumerate(die_at, start=1)).get(attempt)
+        elif attempt > config.get("deaths", 1):
+            die_at = None
+        if done == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if done == config.get("abort_at"):
+            os.abort()
         if done % every == 0:
             record({"checkpoint": done})
             atomic_write_text(checkpoint, f"{done} {total}")

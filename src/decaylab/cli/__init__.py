@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("decaylab.cli.sample:sample", "continue a prompt with a trained language model"),
     "convert": ("decaylab.cli.sample:convert", "save a trained language model for transformers"),
     "runs": ("decaylab.cli.runs:runs", "the runs of a store: status, step, last metrics"),
+    "release": ("decaylab.cli.release:release", "give back runs that a dead worker holds, to be trained at once"),
     "export": ("decaylab.cli.export:export", "the metrics of a store as a CSV or parquet file"),
     "judge": ("decaylab.cli.judge:judge", "verdicts on a table of your own runs"),
     "explain": ("decaylab.cli.explain:explain", "what a weight decay does in a run, in every convention"),

@@ -46,5 +46,8 @@ def closing_lines(report: LaunchReport, names: Mapping[str, str], store: Store) 
         trace = store.folder(run_id) / "error.txt"
         line = f"failed: {names[run_id]} ({run_id}): {reason}" + (f"; see {trace}" if trace.exists() else "")
         yield printable(" ".join(line.split()))
+    for row in store.rows([*report.done, *report.diverged]):
+        if "damaged" in row.summary:
+            yield printable(f"{names[row.id]} ({row.id}): {row.summary['damaged']}")
     if report.interrupted:
         yield "stopped before all runs had ended; the same command goes on from their checkpoints"

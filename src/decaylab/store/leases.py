@@ -174,8 +174,7 @@ class Leases:
             deaths += counts
             values: dict[str, Any] = {"status": "waiting", "deaths": deaths, "worker": None, "lease_until": None}
             if deaths >= attempts:
-                times = f"{deaths} times, the last time " if deaths > 1 else ""
-                reason = f"its worker process died {times}{how}"
+                reason = f"its worker process died {deaths} time{'s, the last time' if deaths > 1 else ','} {how}"
                 values |= {"status": "failed", "deaths": 0, "reason": reason, "ended": self._database.now()}
             connection.execute(update(schema.runs).where(is_held(lease)).values(values))
         return bool(deaths >= attempts)

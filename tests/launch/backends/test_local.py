@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +119,79 @@ def test_a_run_that_keeps_killing_its_worker_fails(path):
     report = _launch(path, [_run("a", steps=20, die_at=2, deaths=99), _run("b", steps=4)], attempts=2)
     assert report.done == ("b",)
     assert report.failed == {"a": "its worker process died 2 times, the last time killed by SIGKILL (out of memory?)"}
+
+
+def test_deaths_with_progress_between_them_do_not_fail_a_run(path):
+    report = _launch(path, [_run("a", steps=14, die_at=[6, 11], every=5)], attempts=2, workers=1)
+    assert report.done == ("a",) and _starts(path, "a") == [0, 5, 10]
+
+
+def test_the_last_words_of_a_dead_worker_are_kept_and_quoted(path, capsys):
+    report = _launch(path, [_run("a", steps=9, abort_at=3)], attempts=1, workers=1, progress=True)
+    reason = "its worker process died 1 time, killed by SIGABRT: Fatal Python error: Aborted"
+    assert report.failed == {"a": reason}
+    with Store(path) as store:
+        kept = store.folder("a") / "error.txt"
+    assert "engine.py" in kept.read_text() and "in train" in kept.read_text()
+    assert f"failed: vision a (a): {reason}; see {kept}" in capsys.readouterr().err
+
+
+def test_an_idle_worker_that_dies_takes_nobody_with_it(path, capsys):
+    """The worker that waits for a run of the other is killed; the other one and the launch go on."""
+    runs = [_run("a", steps=60, seconds=0.1), _run("b", needs=["a"])]
+    killed = []
+
+    def kill_the_idle():
+        with Store(path) as store:
+            while not killed:
+                time.sleep(0.05)
+                row = store.get("a")
+                workers = {name: pid for pid, name in _workers_of(os.getpid())}
+                if row is not None and row.alive and len(workers) == 2:
+                    killed.extend(pid for name, pid in workers.items() if name != row.worker)
+                    os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_the_idle, daemon=True)
+    killer.start()
+    report = _launch(path, runs, attempts=1, progress=True)
+    killer.join()
+    assert sorted(report.done) == ["a", "b"] and _starts(path, "a") == [0]
+    said = capsys.readouterr().err
+    assert "one worker less: it died with nothing to train, killed by SIGKILL" in said
+
+
+def _workers_of(parent):
+    """The worker processes that a process has started: their numbers and names."""
+    for children in Path(f"/proc/{parent}/task").glob("*/children"):
+        for pid in children.read_text().split():
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            if "--worker" in words:
+                yield int(pid), words[words.index("--worker") + 1]
+
+
+def test_a_launch_that_waits_lives_through_a_restart_of_the_server(postgresql_database):
+    """Connections end and new ones are refused while it waits for the run of another launch."""
+    import psycopg
+
+    name = psycopg.conninfo.conninfo_to_dict(postgresql_database)["dbname"]
+    server = postgresql_database.replace(f"/{name}", "/postgres")
+    with Store(postgresql_database) as store:
+        store.add("restart", {"steps": 3}, kind="vision")
+        store.lease("restart", "ghost", seconds=3.0)
+
+    def restart():
+        time.sleep(0.7)
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+            time.sleep(1.5)
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+    server_down = threading.Thread(target=restart)
+    server_down.start()
+    report = _launch(postgresql_database, [_run("restart", steps=3)], workers=1, lease_seconds=1)
+    server_down.join()
+    assert report.done == ("restart",)
 
 
 def test_a_run_that_kills_its_company_is_found_out(path):
@@ -238,7 +312,10 @@ def test_ctrl_c_writes_checkpoints_and_the_same_call_goes_on(path):
     assert len(starts) == 2 and starts[0] == 0 < starts[1]
 
 
-def test_workers_stop_when_their_launcher_is_killed(path):
+def test_workers_stop_when_their_launcher_is_killed_and_nothing_stays(path, tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
     launcher = _start_slow(path)
     launcher.kill()
     launcher.communicate()
@@ -251,6 +328,7 @@ def test_workers_stop_when_their_launcher_is_killed(path):
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < until:
         time.sleep(0.05)
     assert not any(_lives(pid) for pid in pids)
+    assert list(scratch.iterdir()) == []
 
 
 def _lives(pid):

@@ -8,7 +8,9 @@ import pytest
 
 from decaylab.config.identity import run_id, to_dict
 from decaylab.config.schema import Evaluation, LanguageData, LanguageModel, LanguageRun, Optimizer, Probes
+from decaylab.launch.backends import torchrun
 from decaylab.schedules import Schedule
+from decaylab.store.leases import LONGEST_NAME
 from decaylab.store.store import Store
 from decaylab.train.fit import fit
 
@@ -67,3 +69,13 @@ def test_a_killed_process_ends_in_a_restart_from_the_checkpoint(tmp_path, monkey
     whole = {(r["step"], k): v for r in expected for k, v in r.items() if k != "step"}
     assert curve == pytest.approx(whole, rel=1e-4, abs=1e-4)
     assert row.status == "done" and row.step == CONFIG.steps
+
+
+def test_the_processes_of_one_torchrun_have_one_name_and_no_others(monkeypatch):
+    name = torchrun.group_name()
+    assert torchrun.group_name() == name and len(name) <= LONGEST_NAME
+    monkeypatch.setattr(torchrun.socket, "gethostname", lambda: "h" * 300)
+    other = torchrun.group_name()
+    assert other != name and len(other) <= LONGEST_NAME
+    monkeypatch.setattr(torchrun.os, "readlink", lambda path: "pid:[1]")  # a container of the same host
+    assert torchrun.group_name() not in (name, other)

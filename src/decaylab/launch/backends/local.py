@@ -231,7 +231,8 @@ class _Launch:
                     successor.idle_deaths = process.idle_deaths
             elif others:
                 why = f": {words}" if words else ""
-                shown.say(f"one worker less: it died {process.idle_deaths} times with nothing to train, {how}{why}")
+                times = f" {process.idle_deaths} times" if process.idle_deaths > 1 else ""
+                shown.say(f"one worker less: it died{times} with nothing to train, {how}{why}")
             else:
                 path = self._store.folder() / "worker-error.txt"
                 kept = _keep_log(process, path)
