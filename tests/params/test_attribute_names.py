@@ -34,7 +34,14 @@ def test_words(name, expected):
         ("unbiased", (8,), None),
         ("headroom", (8, 8), None),
         ("biasing", (8,), None),
+        ("coefficients", (4, 4), None),
+        ("spline_scaler", (8, 4), "scalar"),
+        # a factor of rank 1 is a matrix, AdaLoRA's diagonal is none
+        ("lora_A", (1, 8), "matrix"),
+        ("lora_B", (8, 1), "matrix"),
+        ("lora_E", (4, 1), "scalar"),
         # letters
+        ("qkvo_w", (16, 8), "matrix"),
         ("W", (4, 8), "matrix"),
         ("W_pos", (4, 8), "matrix"),
         ("b_enc", (8,), "bias"),

@@ -39,6 +39,8 @@ def _body(width=16):
         # defined last, as ever
         (_Parts(body=_body(), head=nn.Linear(16, 10)), ["head.weight"]),
         (_Parts(body=_body(), actor=nn.Linear(16, 4), critic=nn.Linear(16, 1)), ["critic.weight"]),
+        # a classifier and one for distillation
+        (_Parts(body=_body(), head=nn.Linear(16, 9), dist=nn.Linear(16, 9)), ["head.weight", "dist.weight"]),
         # a projection that feeds repeated blocks is no head, nor is anything in them
         (_Parts(into=nn.Linear(3, 16), blocks=nn.ModuleList([_body(), nn.Linear(16, 9)])), []),
         (_Parts(squeeze=_Parts(one=nn.Linear(4, 3), two=nn.Linear(3, 5)), conv=nn.Conv2d(3, 4, 3)), []),

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tests.support.families import FAMILIES
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -100,3 +101,49 @@ def test_keyword_inputs_and_transformers_output():
 def test_mistakes(options, message):
     with pytest.raises(DecaylabError, match=message):
         scale_invariant(_conv_net(), torch.randn(2, 3, 8, 8), **options)
+
+
+_EXPERTS = "model.layers.0.mlp.experts.gate_up_proj"
+
+
+class _Experts(nn.Module):
+    """A normalised product that, as a grouped product of experts, knows no float64."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2, 6, 6) / 3)
+        self.router = nn.Parameter(torch.randn(6, 2))
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        if x.dtype == torch.float64:
+            raise RuntimeError("Expected mat_a to be Float32")
+        hidden = torch.einsum("bi,eij->bej", x, self.weight)
+        hidden = hidden / hidden.norm(dim=(1, 2), keepdim=True)
+        return self.head((hidden * (x @ self.router).softmax(-1)[..., None]).sum(1))
+
+
+def test_a_model_whose_kernels_know_no_float64():
+    torch.manual_seed(0)
+    found = scale_invariant(_Experts(), torch.randn(16, 6))
+    assert {name: bool(evidence) for name, evidence in found.items()} == {
+        "weight": True,
+        "router": False,
+        "head.weight": False,
+    }
+
+
+def test_a_model_that_does_not_run_is_one_line():
+    with pytest.raises(DecaylabError, match=r"does not run on these inputs.*RuntimeError") as error:
+        scale_invariant(nn.Linear(3, 2), torch.randn(4, 5))
+    assert "\n" not in str(error.value)
+
+
+def test_stacked_experts_of_a_library():
+    """Mixtral's own grouped kernels."""
+    family = next(family for family in FAMILIES if family.name == "Mixtral")
+    pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    names = [_EXPERTS, "lm_head.weight"]
+    found = scale_invariant(family.build(), {"input_ids": torch.randint(3, 19, (2, 8))}, names=names)
+    assert not found[_EXPERTS] and found[_EXPERTS].note == "" and not found["lm_head.weight"]

@@ -38,7 +38,7 @@ def find_heads(model: nn.Module) -> tuple[nn.Module, ...]:
     2. Of the Linears outside of repeated blocks (``ModuleList``, a block class that occurs several times, a torch
        transformer layer) those whose output, by the sizes, no other matrix takes in: one that goes by a head's name
        (``head``, ``classifier``, ``lm_head``, ...), else the model's last matrix in order of definition, else one that
-       stands in the model itself and in none of its parts.
+       stands in the model itself and in none of its parts; with others of as many outputs that stand beside it.
     3. The model's last matrix, when it is a Linear outside of repeated blocks.
 
     So a classifier may be defined first. The audit prints the choice; ``roles={"name": "matrix"}`` (or ``"head"``)
@@ -62,7 +62,10 @@ def find_heads(model: nn.Module) -> tuple[nn.Module, ...]:
     shallow = [path[-1] for _, path in ends if all(isinstance(module, nn.Sequential) for module in path[1:-1])]
     for candidates in (named, [path[-1] for _, path in ends if path[-1] is last], shallow):
         if candidates:
-            return (last if last in candidates else candidates[-1],)
+            head = last if last in candidates else candidates[-1]
+            # One for distillation beside the classifier has as many outputs, and stands beside it.
+            alike = [one for one in shallow if getattr(one, "out_features", None) == getattr(head, "out_features", 0)]
+            return tuple(dict.fromkeys([*alike, head] if head in alike else [head]))
     return (last,) if any(path[-1] is last for _, path in may_be) else ()
 
 

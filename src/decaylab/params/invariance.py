@@ -16,8 +16,8 @@ from decaylab.params.attribute_names import is_vector
 from decaylab.params.role import UNKNOWN, Assignment, assign
 
 _NORM_CLASS = re.compile(r"Norm(?![a-z])")
-# Below this share of the output's size, a float64 gradient is rounding error (a bias in front of BatchNorm).
-_ROUNDING = 1e-11
+# Below this share of the output's size, a gradient is rounding error (a bias in front of BatchNorm).
+_ROUNDING = {torch.float64: 1e-11, torch.float32: 1e-6}
 _EPS_NAMES = ("eps", "epsilon", "variance_epsilon", "norm_eps")
 
 
@@ -55,7 +55,8 @@ def scale_invariant(
     """Find the weights w for which the output f(w) = f(c w), c > 0, and give the evidence.
 
     A float64 copy of the model in training mode is used (BatchNorm is invariant only with batch statistics), with
-    dropout switched off and the norms' eps near zero: eps is what makes a real layer only nearly invariant. The model
+    dropout switched off and the norms' eps near zero: eps is what makes a real layer only nearly invariant. A model
+    whose kernels know no float64 (grouped products of experts) is copied to float32. The model
     itself, its gradients, buffers and the random state stay as they are. Cost: two forward passes a weight, and one
     backward pass.
 
@@ -79,7 +80,8 @@ def scale_invariant(
         Name to evidence, in the model's order. A `ScaleInvariance` is true where the weight is invariant.
 
     Raises:
-        DecaylabError: An unknown parameter name, an impossible factor, or an output without a floating-point tensor.
+        DecaylabError: An unknown parameter name, an impossible factor, an output without a floating-point tensor, or a
+            model that does not run on these inputs.
     """
     names = _chosen(model, names, [item.name for item in assign(model) if _is_weight(item)])
     evidence = _measure(model, inputs, [(name,) for name in names], factor, tolerance, seed)
@@ -123,9 +125,9 @@ def _measure(
 ) -> list[ScaleInvariance]:
     if factor <= 0 or factor == 1:
         raise DecaylabError(f"factor is {factor}: it must be positive and not 1")
-    twin = _twin(model)
+    twin, dtype = _running_twin(model, inputs, seed)
     weights = dict(twin.named_parameters())
-    arguments = _double(inputs)
+    arguments = _cast(inputs, dtype)
     generator = torch.Generator().manual_seed(seed)
     names = [name for group in groups for name in group]
 
@@ -153,9 +155,9 @@ def _measure(
     with torch.no_grad():
         for group in groups:
             old, slope = [weights[name].clone() for name in group], [slopes[name] for name in group]
-            noise = [torch.randn(w.shape, generator=generator, dtype=torch.float64).to(w.device) for w in old]
+            noise = [torch.randn(w.shape, generator=generator, dtype=torch.float64).to(w) for w in old]
             size, steep, loud = _norm(old), _norm(slope), _norm(noise)
-            if size == 0 or size * steep <= _ROUNDING * magnitude:
+            if size == 0 or size * steep <= _ROUNDING[dtype] * magnitude:
                 what = "the weight is zero" if size == 0 else "the output does not depend on it"
                 found.append(ScaleInvariance(False, float("nan"), float("nan"), what))
                 continue
@@ -188,8 +190,26 @@ def _chosen(model: nn.Module, names: Iterable[str] | None, default: list[str]) -
     return listed
 
 
-def _twin(model: nn.Module) -> nn.Module:
-    twin = copy.deepcopy(model).double().train()
+def _running_twin(model: nn.Module, inputs: Any, seed: int) -> tuple[nn.Module, torch.dtype]:
+    """A copy that runs on the inputs, in float64 or, where its kernels know none, in float32."""
+    error: Exception | None = None
+    for dtype in (torch.float64, torch.float32):
+        try:
+            with torch.no_grad():
+                _forward(_twin(model, dtype), _cast(inputs, dtype), seed)
+            return _twin(model, dtype), dtype
+        except DecaylabError:
+            raise
+        except Exception as failed:  # whatever a stranger's forward raises
+            error = error or failed
+    raise DecaylabError(
+        f"the model does not run on these inputs in training mode: {type(error).__name__}: "
+        f"{' '.join(str(error).split())[:200]}"
+    ) from error
+
+
+def _twin(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    twin = copy.deepcopy(model).to(dtype).train()
     for module in twin.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.eval()
@@ -203,13 +223,13 @@ def _twin(model: nn.Module) -> nn.Module:
     return twin
 
 
-def _double(inputs: Any) -> Any:
+def _cast(inputs: Any, dtype: torch.dtype) -> Any:
     if isinstance(inputs, Tensor):
-        return inputs.detach().double() if inputs.is_floating_point() else inputs
+        return inputs.detach().to(dtype) if inputs.is_floating_point() else inputs
     if isinstance(inputs, Mapping):
-        return {key: _double(value) for key, value in inputs.items()}
+        return {key: _cast(value, dtype) for key, value in inputs.items()}
     if isinstance(inputs, list | tuple):
-        return tuple(_double(value) for value in inputs)
+        return tuple(_cast(value, dtype) for value in inputs)
     return inputs
 
 
