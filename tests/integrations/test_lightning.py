@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from decaylab import decay
+from decaylab import audit, decay
 
 lightning = pytest.importorskip("lightning.pytorch", reason="needs the lightning extra")
 
@@ -214,3 +214,14 @@ def test_layers_unfrozen_later_whose_role_is_unknown_are_said():
     with pytest.warns(UserWarning, match=r"of shape \(2, 2\) that joined the optimizer does not decay .*not known"):
         optimizer.step()
     assert not handle.covers(optimizer.param_groups[1], model[1].mix)
+
+
+def test_lightnings_wrapper_is_taken_off():
+    from lightning.pytorch.core.optimizer import LightningOptimizer
+
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    wrapped = LightningOptimizer(optimizer)
+    handle = decay.attach(wrapped, decay.Decoupled(0.1))
+    assert decay.handles(optimizer) == decay.handles(wrapped) == (handle,)
+    assert all(row.by == "Decoupled" for row in audit(model, optimizer))

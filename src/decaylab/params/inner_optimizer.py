@@ -29,17 +29,24 @@ def inner_optimizer(optimizer: Any) -> Optimizer:
         DecaylabError: There is no torch optimizer inside, or it lacks the hooks that torch gives to every one.
     """
     given = optimizer
-    while not (isinstance(optimizer, Optimizer) and hasattr(optimizer, "_optimizer_step_pre_hooks")):
+    while not _has_hooks(optimizer) or _is_lightnings(optimizer):
         inner = getattr(optimizer, "optimizer", None)
         if inner is None or inner is optimizer:
             raise _no_optimizer(given, optimizer)
         optimizer = inner
-    others = other_steps(optimizer)
-    if others:
-        stepped = _stepped_inside(optimizer)
-        if stepped is not None:
-            return inner_optimizer(stepped)
-    return optimizer
+    found: Optimizer = optimizer
+    stepped = _stepped_inside(found) if other_steps(found) else None
+    return found if stepped is None else inner_optimizer(stepped)
+
+
+def _has_hooks(optimizer: Any) -> bool:
+    return isinstance(optimizer, Optimizer) and hasattr(optimizer, "_optimizer_step_pre_hooks")
+
+
+def _is_lightnings(optimizer: Any) -> bool:
+    """Whether this is Lightning's wrapper: made a subclass of the optimizer's class, with all of its attributes."""
+    wraps = any(kind.__name__ == "LightningOptimizer" for kind in type(optimizer).__mro__)
+    return wraps and isinstance(getattr(optimizer, "optimizer", None), Optimizer)
 
 
 def other_steps(optimizer: Optimizer) -> list[str]:
