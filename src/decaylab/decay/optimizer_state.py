@@ -114,6 +114,8 @@ class Checkpoint:
             return
         for index, group in enumerate(self._optimizer.param_groups):
             for p in group["params"]:
+                if p.grad is None and not states.get(p):
+                    continue
                 names = self._of_param(index, p, states.get(p, {}), values=False)
                 if names:
                     states[p].update({name: _NOT_YET for name in names if name not in states[p]})
