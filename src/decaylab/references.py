@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
+import sysconfig
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,6 +60,45 @@ def load(target: str, *, default: str | None = None) -> Any:
     return found
 
 
+def file_reference(name: str) -> str:
+    """Return a reference to a file without the file's folder; other names as they are."""
+    place, colon, attribute = name.rpartition(":") if ":" in name else (name, "", "")
+    return f"{Path(place).name}{colon}{attribute}" if is_file(place) else name
+
+
+def absolute_reference(name: str) -> str:
+    """Return a reference to a file with the file's absolute path; other names as they are."""
+    place, colon, attribute = name.rpartition(":") if ":" in name else (name, "", "")
+    return f"{os.path.abspath(Path(place).expanduser())}{colon}{attribute}" if is_file(place) else name
+
+
+def source_file(name: str) -> Path | None:
+    """Return the file that a reference leads to; None for an installed package's, or where there is none.
+
+    Nothing is imported but the packages around a module.
+
+    Raises:
+        DecaylabError: There is no such file or module.
+    """
+    place = name.rpartition(":")[0] if ":" in name else name
+    if is_file(place):
+        path = Path(place).expanduser()
+        if not path.is_file():
+            raise DecaylabError(f"there is no file {place}")
+        return path
+    _search_here()
+    try:
+        spec = importlib.util.find_spec(place)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise DecaylabError(f"cannot import {place!r} for {name!r}: No module named {place!r}")
+    if spec.origin is None or not spec.has_location:
+        return None
+    installed = [sysconfig.get_path(key) for key in ("purelib", "platlib", "stdlib", "platstdlib")]
+    return None if any(Path(spec.origin).is_relative_to(folder) for folder in installed) else Path(spec.origin)
+
+
 def plugins(kind: str) -> dict[str, str]:
     """Return the references that installed packages offer under the entry points `GROUP`, by name.
 
@@ -76,9 +116,13 @@ def _entry_points() -> tuple[tuple[str, str, str], ...]:
     return tuple((*point.name.partition(".")[::2], point.value) for point in points)
 
 
-def _module(name: str, target: str) -> ModuleType:
+def _search_here() -> None:
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
+
+
+def _module(name: str, target: str) -> ModuleType:
+    _search_here()
     try:
         return importlib.import_module(name)
     except ImportError as error:

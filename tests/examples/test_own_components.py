@@ -23,9 +23,11 @@ from decaylab.config.schema import (
     VisionRun,
 )
 from decaylab.data import text, vision
+from decaylab.errors import DecaylabError
 from decaylab.schedules import Schedule
 from decaylab.train.build import language_model, stepper, vision_model
 from decaylab.train.fit import fit
+from decaylab.train.preflight.inputs import with_content
 
 OWN = Path(__file__).parents[2] / "examples" / "own"
 
@@ -210,8 +212,6 @@ def test_what_is_no_component_is_one_line_before_anything_is_trained(tmp_path, c
     ],
 )
 def test_arrays_that_are_no_images(tmp_path, arrays, message):
-    from decaylab.errors import DecaylabError
-
     path = tmp_path / "arrays.py"
     path.write_text(f"import numpy as np\ndef data():\n    return {arrays}\n")
     with pytest.raises(DecaylabError, match=message):
@@ -223,6 +223,28 @@ def test_models_of_ones_own_know_the_data():
     assert sum(p.numel() for p in vision_model(settings, 3, 1, 4).parameters()) == 16 * 5 + 5 + 5 * 3 + 3
     gru = language_model(LanguageModel(architecture=own("architecture.py:Gru"), width=4), 11)
     assert gru(torch.zeros(2, 3, dtype=torch.long)).shape == (2, 3, 11)
+
+
+def test_other_code_is_another_run_wherever_it_lies(tmp_path, monkeypatch):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    for folder in ("one", "two"):
+        (tmp_path / folder / "rule.py").write_text((OWN / "rule.py").read_text())
+    configs = [VisionRun(decay=Decay(rule=f"{tmp_path / folder}/rule.py:AboveBound")) for folder in ("one", "two")]
+    first, second = (with_content(config) for config in configs)
+    assert run_id(first) == run_id(second) != run_id(configs[0])
+    monkeypatch.chdir(tmp_path / "one")
+    here = with_content(VisionRun(decay=Decay(rule="rule.py:AboveBound")))
+    assert here == first
+    (tmp_path / "two" / "rule.py").write_text("# better\n" + (OWN / "rule.py").read_text())
+    assert run_id(with_content(configs[1])) != run_id(first)
+    with pytest.raises(DecaylabError, match="code of your own components has changed since these settings"):
+        with_content(second)
+    (tmp_path / "two" / "rule.py").unlink()
+    with pytest.raises(DecaylabError, match="there is no file"):
+        with_content(configs[1])
+    installed = VisionRun(optimizer=Optimizer(name="torch.optim:NAdam"))
+    assert with_content(installed) == installed  # like torch itself, it is no part of the id
 
 
 def test_options_left_out_do_not_change_an_id():

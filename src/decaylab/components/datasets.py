@@ -29,6 +29,7 @@ class ImageData:
             look in, or None.
         fetch: Puts its files onto this machine and returns their folder; called with its name, with files that are
             there already, or None, and with whether to show ``progress``.
+        digest: Returns a digest of its files, for data sets that are fetched; called with its name.
         takes_options: Whether it has settings beyond the data's, given as ``options``.
     """
 
@@ -43,6 +44,7 @@ class ImageData:
     download: str = ""
     find: Builder | None = None
     fetch: Builder | None = None
+    digest: Builder | None = None
     takes_options: bool = False
 
     def load(self, train_size: int | None, seed: int, root: Any = None, options: Options = ()) -> Any:
@@ -104,6 +106,7 @@ IMAGE_DATA: dict[str, ImageData] = index(
             download="162 MB",
             find="decaylab.data.cifar:find_cifar",
             fetch="decaylab.data.cifar:get_cifar",
+            digest="decaylab.data.cifar:cifar_digest",
         ),
         ImageData(
             name="cifar100",
@@ -115,6 +118,7 @@ IMAGE_DATA: dict[str, ImageData] = index(
             download="161 MB",
             find="decaylab.data.cifar:find_cifar",
             fetch="decaylab.data.cifar:get_cifar",
+            digest="decaylab.data.cifar:cifar_digest",
         ),
     )
 )

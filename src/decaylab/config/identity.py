@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from decaylab.config.schema import FOLDER, FOREIGN, KINDS, AnyRun, LanguageRun, VisionRun, kind
 from decaylab.config.validation import check
 from decaylab.errors import DecaylabError, shown
+from decaylab.references import file_reference
 from decaylab.schedules import Schedule
 from decaylab.serialization import changes, decode, encode
 
@@ -55,11 +57,34 @@ def run_id(config: AnyRun) -> str:
         config = replace(config, schedule=replace(schedule, final_ratio=0.1))  # the same run, spelled out
     if isinstance(config, LanguageRun):
         config = _by_content(config)
+    if config.code_sha256 is not None:
+        config = map_references(config, file_reference)  # whose content is known: its folder does not matter
     content = {"kind": kind(config), "format": FORMAT, **changes(config, _defaults(kind(config)))}
     if config.init_from is not None and config.init_from.sha256 is None:
         del content["init_from"]["sha256"]  # a later setting: ids of earlier runs do not know it
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def map_references(config: AnyRun, change: Callable[[str], str]) -> AnyRun:
+    """Return a run's settings with every name of a component changed, which a reference to one of the user's may be."""
+    names, curvature = (tuple(map(change, own)) for own in (config.probes.names, config.probes.curvature))
+    config = replace(
+        config,
+        decay=replace(config.decay, rule=change(config.decay.rule)),
+        optimizer=replace(config.optimizer, name=change(config.optimizer.name)),
+        probes=replace(config.probes, names=names, curvature=curvature),
+    )
+    if isinstance(config, LanguageRun):
+        corpus = config.data.corpus
+        data = config.data if corpus.startswith(FOLDER) else replace(config.data, corpus=change(corpus))
+        model = replace(config.model, architecture=change(config.model.architecture))
+        return replace(config, model=model, data=data)
+    return replace(
+        config,
+        model=replace(config.model, architecture=change(config.model.architecture)),
+        data=replace(config.data, dataset=change(config.data.dataset)),
+    )
 
 
 def _by_content(config: LanguageRun) -> LanguageRun:

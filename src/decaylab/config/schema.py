@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from decaylab.config.choices import choice
+from decaylab.references import is_reference
 from decaylab.schedules import Schedule
 
 # What init_from.run begins with when it names a folder in the format of transformers.
@@ -293,6 +294,7 @@ class Run:
         snapshots_every: Epochs (vision) or steps (language) between kept snapshots; 0 keeps none.
         snapshots_at: Further epochs (vision) or steps (language) after which one is kept.
         snapshot_optimizer: Keep the optimizer's state in them.
+        code_sha256: Digest of the files with the run's components of your own; filled in. Other code is another run.
     """
 
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -312,6 +314,7 @@ class Run:
     snapshots_every: int = 0
     snapshots_at: tuple[int, ...] = ()
     snapshot_optimizer: bool = False
+    code_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,8 +359,20 @@ AnyRun = VisionRun | LanguageRun
 KINDS: dict[str, type[AnyRun]] = {"vision": VisionRun, "language": LanguageRun}
 
 
+def references_of(config: Run) -> tuple[str, ...]:
+    """Return the references to components of the user's that a run names, see `decaylab.references`."""
+    names = [config.decay.rule, config.optimizer.name, *config.probes.names, *config.probes.curvature]
+    if isinstance(config, VisionRun):
+        names += [config.model.architecture, config.data.dataset]
+    elif isinstance(config, LanguageRun):
+        names += [config.model.architecture, *([] if config.data.corpus.startswith(FOLDER) else [config.data.corpus])]
+    return tuple(name for name in names if is_reference(name))
+
+
 def reads_files(config: object) -> bool:
     """Whether a run reads files or folders of the user's, whose content is part of what it is."""
+    if isinstance(config, Run) and references_of(config):
+        return True
     if not isinstance(config, LanguageRun):
         return False
     origin = config.init_from

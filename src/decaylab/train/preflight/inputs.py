@@ -9,12 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from decaylab.config.schema import FOLDER, FOREIGN, AnyRun, LanguageRun, VisionRun, reads_files
-from decaylab.data.cifar import cifar_digest
+from decaylab.components import IMAGE_DATA
+from decaylab.components.lookup import built
+from decaylab.config.identity import map_references
+from decaylab.config.schema import FOLDER, FOREIGN, AnyRun, LanguageRun, VisionRun, reads_files, references_of
 from decaylab.data.corpus import open_corpus
 from decaylab.data.digests import file_digest, file_digests
 from decaylab.data.text_streams import is_prepared, text
 from decaylab.errors import DecaylabError, shown
+from decaylab.references import absolute_reference, file_reference, source_file
 from decaylab.tensors.checkpoint_folder import CONFIG, weight_files
 
 
@@ -32,7 +35,12 @@ def with_content(config: AnyRun, report: Callable[[str], None] = lambda line: No
     Raises:
         DecaylabError: A file or folder is missing or cannot be read, or has other content than the settings say.
     """
-    if not isinstance(config, LanguageRun) or not reads_files(config):
+    if not reads_files(config):
+        return config
+    if code := references_of(config):
+        config = replace(config, code_sha256=code_digest(code, config.code_sha256))
+        config = map_references(config, absolute_reference)
+    if not isinstance(config, LanguageRun):
         return config
     data, evaluation, origin = config.data, config.evaluation, config.init_from
     if data.corpus.startswith(FOLDER):
@@ -46,6 +54,29 @@ def with_content(config: AnyRun, report: Callable[[str], None] = lambda line: No
         digest = checkpoint_digest(Path(place), origin.sha256)
         origin = replace(origin, run=FOREIGN + _absolute(place), sha256=digest)
     return replace(config, data=data, evaluation=evaluation, init_from=origin)
+
+
+def code_digest(names: Iterable[str], expected: str | None) -> str | None:
+    """Return a digest of the files that define the components of the user's; None where they are installed packages'.
+
+    Of each module its own file counts, not what it imports.
+
+    Args:
+        names: References, as `decaylab.references.load` takes them.
+        expected: The digest that they must have.
+
+    Raises:
+        DecaylabError: A file is missing, or they are not the expected ones.
+    """
+    digest = hashlib.sha256()
+    files = 0
+    for name in sorted({*names}, key=file_reference):
+        if (path := source_file(name)) is not None:
+            digest.update(f"{file_reference(name)} {file_digest(path)}\n".encode())
+            files += 1
+    if not files:
+        return None
+    return _same("the code of your own components", digest.hexdigest(), expected, "code-sha256")
 
 
 def text_digest(path: str, expected: str | None) -> str:
@@ -129,7 +160,8 @@ def data_digest(config: AnyRun) -> str | None:
         DecaylabError: The data is not on this machine, or damaged.
     """
     if isinstance(config, VisionRun):
-        return None if config.data.dataset == "digits" else cifar_digest(config.data.dataset)[:16]
+        row = IMAGE_DATA.get(config.data.dataset)
+        return None if row is None or row.digest is None else str(built(row.digest)(config.data.dataset))[:16]
     return str(text(config.data.corpus, config.data.tokenizer, sha256=config.data.sha256).manifest["train"]["sha256"])[
         :16
     ]
