@@ -8,10 +8,15 @@ with probabilities that make the mean exact, keeps them on average.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from collections import OrderedDict
 
 _LOST_BITS = 16  # what float32 has beyond bfloat16: both have the same sign and exponent
 
@@ -55,12 +60,31 @@ class StochasticRounding:
     Args:
         parameters: Those the optimizer steps; the ones stored in bfloat16 are rounded, others left alone.
         seed: The run's seed.
+
+    Attributes:
+        step: 0-based index of the update that comes, for the hooks.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], seed: int) -> None:
         self._parameters = [p for p in parameters if p.dtype == torch.bfloat16 and p.requires_grad]
-        self._seed = seed
+        self._seed, self.step = seed, 0
+        self._open: AbstractContextManager[None] | None = None
         self._generators = {device: torch.Generator(device) for device in {p.device for p in self._parameters}}
+
+    def hook(self, optimizer: Optimizer) -> None:
+        """Widen the weights around every step of an optimizer, attached decay rules included."""
+        before = optimizer.register_step_pre_hook(self._begin)
+        optimizer.register_step_post_hook(self._end)
+        cast("OrderedDict[int, Any]", optimizer._optimizer_step_pre_hooks).move_to_end(before.id, last=False)
+
+    def _begin(self, *_: Any) -> None:
+        self._open = self.widened(self.step)
+        self._open.__enter__()
+
+    def _end(self, *_: Any) -> None:
+        if self._open is not None:
+            self._open.__exit__(None, None, None)
+        self._open = None
 
     @contextmanager
     def widened(self, step: int) -> Iterator[None]:

@@ -94,6 +94,9 @@ class Training:
             objective = torch.compile(objective)  # type: ignore[assignment]
         self.forward = processes.replicate(objective)
         self.probes = probes.ProbeRunner(config.probes.names, self.model, self.optimizer, every=config.probes.every)
+        if self.rounding is not None:
+            self.rounding.hook(self.optimizer)
+        self.probes.hook(self._probed)  # around the rounding, so that stored weights are measured
         self.watch = DivergenceWatch(config.divergence)
         self.tally = Tally(torch.zeros((), device=self.device))
         self.last: dict[str, float | str] = {}
@@ -211,13 +214,11 @@ class Training:
             self._add_penalty()
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, clip)
-        self.probes.before_step(step + 1)
-        with self._widened(step):
-            self.scaler.step(self.optimizer)
+        self.probes.step = step + 1
+        if self.rounding is not None:
+            self.rounding.step = step
+        self.scaler.step(self.optimizer)
         self.scaler.update()
-        measured = self.probes.after_step(step + 1)
-        if measured:
-            self._emit(step + 1, measured)
         for p in self.parameters:  # as the optimizer's zero_grad, whose wrappers take longer than a small layer
             p.grad = None
         self.averages.update(step)
@@ -228,8 +229,12 @@ class Training:
         pairs = [(local(p.grad), local(p)) for p in self.stepper.decayed if p.grad is not None]
         torch._foreach_add_([g for g, _ in pairs], [p for _, p in pairs], alpha=self.stepper.penalty)
 
+    def _probed(self, step: int, measured: Mapping[str, float] | None) -> None:
+        if measured:
+            self._emit(step, measured)
+
     def _widened(self, step: int) -> AbstractContextManager[None]:
-        """Hold bfloat16 weights in float32 while the optimizer steps, or takes back a state kept in float32."""
+        """Hold bfloat16 weights in float32 while the optimizer takes back a state kept in float32."""
         return nullcontext() if self.rounding is None else self.rounding.widened(step)
 
     def _autocast(self) -> Any:
