@@ -126,14 +126,19 @@ def test_parameters_of_the_callers_model(tmp_path, monkeypatch, capsys):
     assert "a torch module is needed" in capsys.readouterr().err
 
 
-def test_the_command_that_would_decide(monkeypatch, capsys):
-    """It is named as soon as there is such a command."""
-    monkeypatch.setitem(COMMANDS, "tune", ("decaylab.cli.tune:tune", "measure it"))
+def test_the_command_that_would_decide(capsys):
+    """It is one that `tune` takes as it stands."""
+    assert "tune" in COMMANDS
     shown = _shown(capsys, *COMMAND[1:], "--lr", "4e-4")
     assert shown.endswith(
         "What would decide decaylab tune --steps 33162 --lr 4e-4 -- python train.py \\ --lr {lr} --weight-decay "
         "{weight_decay} --steps {steps} --seed {seed}"
     )
+    wsd = _shown(capsys, *COMMAND[1:], "--lr", "4e-4", "--schedule", "wsd")
+    assert "tune --steps 33162 --lr 4e-4 --schedule 0.90 -- python" in wsd
+    cosine = _shown(capsys, *COMMAND[1:], "--lr", "4e-4", "--schedule", "cosine")
+    words = cosine[cosine.index("decaylab tune") :].replace("\\ ", "").split()[1:]
+    assert main([*words[: words.index("--")], "--dry-run", *words[words.index("--") :]]) == 0
 
 
 def test_json_has_the_values_with_their_effect(capsys):

@@ -216,14 +216,17 @@ def _print(advice: Advice, schedule: str) -> None:
             console.print(Padding(candidate.because, (0, 0, 0, 11)), style="dim")
     if "tune" in COMMANDS and advice.to_try:
         console.print("\n[bold]What would decide[/]")
-        for line in _tune(advice):
+        for line in _tune(advice, schedule):
             console.print(line, soft_wrap=True, markup=False)
 
 
-def _tune(advice: Advice) -> tuple[str, str]:
+def _tune(advice: Advice, schedule: str) -> tuple[str, str]:
     """The command that measures instead of recommending, on two lines."""
+    run = f"--steps {advice.size.steps} --lr {format_number(advice.lr)}"
+    if schedule != "constant":  # tune knows two by name, and takes the mean of any other
+        run += f" --schedule {schedule if schedule in ('cosine', 'linear') else f'{advice.mean_lr_ratio:.2f}'}"
     return (
-        f"  decaylab tune --steps {advice.size.steps} --lr {format_number(advice.lr)} -- python train.py \\",
+        f"  decaylab tune {run} -- python train.py \\",
         "    --lr {lr} --weight-decay {weight_decay} --steps {steps} --seed {seed}",
     )
 
