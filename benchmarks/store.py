@@ -1,9 +1,11 @@
 """How fast does the store take metrics and give them back, beside what one would write oneself?
 
-The peers hold the same points under the same promise (a record is safe from the death of the process): a table in plain
-``sqlite3``, WAL as in the store, one transaction a record, read with ``pandas.read_sql``; and a file of JSON lines,
-flushed a record, read with ``pandas.read_json`` and melted. The store buffers up to a second, which is its advantage in
-writing and its price: after a kill that second is missing (and is trained again from the checkpoint).
+The store has what a training has: leased runs, and before each checkpoint, here every 20,000 points, a commit that
+waits for the disk. The peers hold the same points under a lesser promise (a record is safe from the death of the
+process, not of the machine): a table in plain ``sqlite3``, WAL as in the store, one transaction a record, read with
+``pandas.read_sql``; and a file of JSON lines, flushed a record, read with ``pandas.read_json`` and melted. The store
+buffers up to a second, which is its advantage in writing and its price: after a kill that second is missing (and is
+trained again from the checkpoint).
 
     python benchmarks/store.py [--points 1000000] [--processes 4] [--repeats 3]
 """
@@ -23,8 +25,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from decaylab.store.checkpoint_ledger import CheckpointLedger
+from decaylab.store.metric_writer import MetricWriter
 from decaylab.store.store import Store
 
+CHECKPOINT_STEPS = 1000  # a run writes one a minute: many more steps
 NUM_KEYS = 20
 NUM_RUNS = 10
 KEYS = [f"weights/norm/layer{i}" for i in range(NUM_KEYS)]
@@ -40,14 +45,33 @@ def records(points: int) -> Iterator[tuple[str, dict[str, float]]]:
 
 def write_store(path: Path, points: int) -> None:
     with Store(path) as store:
-        writers = {}
+        taken: dict[str, tuple[MetricWriter, CheckpointLedger]] = {}
         for run, record in records(points):
-            if run not in writers:
-                store.add(run, {}, kind="vision")
-                writers[run] = store.writer(run)
-            writers[run].record(record)
-        for writer in writers.values():
+            if run not in taken:
+                taken[run] = take(store, run)
+            writer, ledger = taken[run]
+            writer.record(record)
+            if record["step"] % CHECKPOINT_STEPS == CHECKPOINT_STEPS - 1:
+                checkpoint(ledger, int(record["step"]))
+        for writer, _ in taken.values():
             writer.flush()
+
+
+def take(store: Store, run: str) -> tuple[MetricWriter, CheckpointLedger]:
+    """Lease a run as a worker does."""
+    store.add(run, {}, kind="vision")
+    lease = store.lease(run, "benchmark", seconds=3600)
+    assert lease is not None
+    writer = store.writer(lease)
+    ledger = store.ledger(lease, writer)
+    ledger.begin(-1)
+    return writer, ledger
+
+
+def checkpoint(ledger: CheckpointLedger, step: int) -> None:
+    """Make the metrics outlast the death of the machine and enter a checkpoint, as before one of a run."""
+    ledger.commit(step)
+    ledger.confirm(step, "0" * 64)
 
 
 def read_store(path: Path) -> pd.DataFrame:
@@ -99,13 +123,14 @@ import store as benchmark
 from decaylab.store.store import Store
 run, points = sys.argv[2], int(sys.argv[3])
 database = Store(sys.argv[1])
-database.add(run, {{}}, kind="vision")
-writer = database.writer(run)
+writer, ledger = benchmark.take(database, run)
 print("ready", flush=True)
 sys.stdin.readline()
 began = time.perf_counter()
 for step in range(points // benchmark.NUM_KEYS):
     writer.record({{"step": step, **dict.fromkeys(benchmark.KEYS, 1.0 / (step + 1))}})
+    if step % benchmark.CHECKPOINT_STEPS == benchmark.CHECKPOINT_STEPS - 1:
+        benchmark.checkpoint(ledger, step)
 writer.flush()
 print(time.perf_counter() - began, flush=True)
 """

@@ -67,6 +67,15 @@ def test_an_older_store_is_brought_up_to_date(old):
         assert store.lease("b", "w").attempt == 1 and store.get("a").status == "running"
 
 
+def test_an_older_store_is_read_as_it_is(old):
+    with Store(old, read_only=True) as store:
+        assert store.get("a").step == 20 and store.states(["a"])["a"].status == "interrupted"
+        assert store.table()["value"].tolist() == [0.5, 0.25] and store.folder("a").name == "a"
+        with store._database.read() as connection:
+            about = dict(connection.execute(sqlalchemy.select(schema.about)).tuples().all())
+    assert about == {"schema": "1"}
+
+
 def test_several_processes_bring_it_up_to_date_together(old):
     errors = []
 

@@ -168,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch = sys.modules.get("torch")
         if torch is not None:
             torch.set_num_threads(arguments.threads)
-        with insist(lambda: Store(url)) as store:
+        with insist(lambda: Store(url), say=lambda line: print(f"decaylab: {line}", file=sys.stderr)) as store:
             queue = Queue.from_json(store, text) if text is not None else Queue.from_file(store, Path(arguments.queue))
             worker = Worker(
                 store,

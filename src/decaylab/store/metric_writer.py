@@ -18,7 +18,7 @@ from decaylab.store.schema import ENDED
 RETRY_SECONDS = 10.0
 """Pause of a writer after a store that did not answer."""
 
-_SQLITE = f"INSERT OR REPLACE INTO {schema.metrics.name} (run, key, step, value) VALUES (?, ?, ?, ?)"
+_SQLITE = f"INSERT OR REPLACE INTO {schema.metrics.name} (run, key, step, value) VALUES (%d, ?, ?, ?)"
 _POSTGRESQL = (
     f"INSERT INTO {schema.metrics.name} (run, key, step, value) "
     "SELECT %s, * FROM unnest(%s::int[], %s::bigint[], %s::float8[]) "
@@ -149,8 +149,7 @@ class MetricWriter:
         if not points:
             return
         if self._database.path is not None:
-            rows = [(self._run, *point) for point in points]
-            connection.exec_driver_sql(_SQLITE, rows)
+            connection.exec_driver_sql(_SQLITE % self._run, list(points))
         else:
             columns = tuple(list(column) for column in zip(*points, strict=True))
             connection.exec_driver_sql(_POSTGRESQL, (self._run, *columns))

@@ -169,7 +169,7 @@ def _workers_of(parent):
                 yield int(pid), words[words.index("--worker") + 1]
 
 
-def test_a_launch_that_waits_lives_through_a_restart_of_the_server(postgresql_database):
+def test_a_launch_that_waits_lives_through_a_restart_of_the_server(postgresql_database, capsys):
     """Connections end and new ones are refused while it waits for the run of another launch."""
     import psycopg
 
@@ -189,9 +189,10 @@ def test_a_launch_that_waits_lives_through_a_restart_of_the_server(postgresql_da
 
     server_down = threading.Thread(target=restart)
     server_down.start()
-    report = _launch(postgresql_database, [_run("restart", steps=3)], workers=1, lease_seconds=1)
+    report = _launch(postgresql_database, [_run("restart", steps=3)], workers=1, lease_seconds=1, progress=True)
     server_down.join()
     assert report.done == ("restart",)
+    assert "waiting for it, 10 minutes at most" in capsys.readouterr().err
 
 
 def test_a_run_that_kills_its_company_is_found_out(path):

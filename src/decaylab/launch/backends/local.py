@@ -99,6 +99,7 @@ class _Launch:
         self._alone: set[str] = set()  # trained by themselves, because a worker died with several
         self._told: set[str] = set()
         self._waits = self._full = False
+        self._say: Callable[[str], object] = Display().say
         self._signals = 0
 
     def run(self) -> LaunchReport:
@@ -112,6 +113,7 @@ class _Launch:
         if len(skipped) < len(self._queue.runs):
             device, gpus = find_device(self._device)
             shown = display(self._progress)
+            self._say = shown.say
             meter = Meter(self._queue.runs, began, self._store.peak_flops)
             try:
                 with self._signals_counted():
@@ -268,7 +270,7 @@ class _Launch:
             time.sleep(_LOOK_SECONDS)
 
     def _insist(self, action: Callable[[], _Result]) -> _Result:
-        return insist(action, lambda: self._signals > 0)
+        return insist(action, lambda: self._signals > 0, self._say)
 
     def _show(self, shown: Display, meter: Meter, num_workers: int) -> None:
         with suppress(StoreUnreachable):
