@@ -26,7 +26,11 @@ def test_the_line_about_an_unknown_name(name, choices, said):
 def test_a_long_value_is_not_echoed_whole():
     message = str(unknown("rule", "x" * 3_000_000, ["a", "b"]))
     assert len(message) < 400 and "..." in message
-    assert len(str(DecaylabError("y" * 3_000_000))) <= 2000
+    assert len(str(DecaylabError("y " * 3_000_000))) <= 2000
+    assert str(DecaylabError(f"cannot read {'y' * 3_000_000}: no")).startswith("cannot read yyy")
+    assert len(str(DecaylabError(f"cannot read {'y' * 3_000_000}: no"))) < 120
+    path = "/".join(["folder"] * 50)
+    assert path in str(DecaylabError(f"there is no file {path}"))
 
 
 def test_what_a_terminal_obeys_is_spelled():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 import unicodedata
 from collections.abc import Iterable
 
 _WHOLE_LIST, _A_FEW = 40, 6
-_LONGEST, _LONGEST_MESSAGE = 80, 2000
+_LONGEST, _LONGEST_WORD, _LONGEST_MESSAGE = 80, 400, 2000
+_WORD = re.compile(rf"\S{{{_LONGEST_WORD},}}")
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxlong, _BRIEF.maxother = 3, _LONGEST, _LONGEST, _LONGEST
 
@@ -21,6 +23,8 @@ class DecaylabError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
+        if len(message) > _LONGEST_WORD:  # a path may have more characters than a value that is shown
+            message = _WORD.sub(lambda word: shown(word[0], quoted=False), message)
         if len(message) > _LONGEST_MESSAGE:
             message = f"{message[: _LONGEST_MESSAGE // 2 - 2]} … {message[1 - _LONGEST_MESSAGE // 2 :]}"
         super().__init__(message)

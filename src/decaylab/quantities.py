@@ -9,7 +9,7 @@ import math
 import re
 from decimal import Decimal, InvalidOperation, localcontext
 
-from decaylab.errors import DecaylabError
+from decaylab.errors import DecaylabError, shown
 
 _SUFFIXES = {"": 0, "k": 3, "m": 6, "b": 9, "g": 9, "t": 12, "p": 15, "e": 18}
 _NUMBER = re.compile(
@@ -21,6 +21,7 @@ _NUMBER = re.compile(
 _POWER = re.compile(r"(?P<base>\d+)\s?(?:\^|\*\*)\s?(?P<power>\d{1,3})(?:\s+(?P<unit>[a-zA-Z]+))?")
 _LARGEST = Decimal(10) ** 30
 _MOST_ROUNDING = 0.05
+_MOST_DIGITS = 31
 
 
 def parse_count(text: str | int | float, name: str, unit: str = "") -> int:
@@ -43,9 +44,9 @@ def parse_count(text: str | int | float, name: str, unit: str = "") -> int:
     written = str(text).strip()
     number = _decimal(written, name, unit)
     if number <= 0:
-        raise DecaylabError(f"{name} must be at least 1, got {written!r}")
+        raise DecaylabError(f"{name} must be at least 1, got {shown(written)}")
     if number != number.to_integral_value():
-        raise DecaylabError(f"{name} must be a whole number, got {written!r}")
+        raise DecaylabError(f"{name} must be a whole number, got {shown(written)}")
     return int(number)
 
 
@@ -67,16 +68,18 @@ def parse_steps(text: str | int, name: str, total_steps: int) -> int:
     if written.endswith("%"):
         share = _decimal(written[:-1].strip(), name, "")
         if share > 100:
-            raise DecaylabError(f"{name} is a share of the run and at most 100%, got {written!r}")
+            raise DecaylabError(f"{name} is a share of the run and at most 100%, got {shown(written)}")
         if share < 0:
-            raise DecaylabError(f"{name} must be at least 0%, got {written!r}")
+            raise DecaylabError(f"{name} must be at least 0%, got {shown(written)}")
         return round(float(share) / 100 * total_steps)
     number = _decimal(written, name, "steps")
     if number < 0:
-        raise DecaylabError(f"{name} must be at least 0, got {written!r}")
+        raise DecaylabError(f"{name} must be at least 0, got {shown(written)}")
     if 0 < number < 1:
         percent = format_number(100 * float(number))
-        raise DecaylabError(f"{name} is a number of steps, got {written!r}; for that share of the run write {percent}%")
+        raise DecaylabError(
+            f"{name} is a number of steps, got {shown(written)}; for that share of the run write {percent}%"
+        )
     return 0 if number == 0 else parse_count(written, name, "steps")
 
 
@@ -102,30 +105,34 @@ def _decimal(written: str, name: str, unit: str) -> Decimal:
     match = power or _NUMBER.fullmatch(written)
     if match is None:
         hint = " (a comma groups thousands: write 3.26B with a point)" if re.search(r"\d,\d", written) else ""
-        raise DecaylabError(f"{name} must be a number such as 124M, 3.26B, 1e9 or 2^19, got {written!r}{hint}")
+        raise DecaylabError(f"{name} must be a number such as 124M, 3.26B, 1e9 or 2^19, got {shown(written)}{hint}")
     _check_unit(match["unit"], name, unit)
     if power:
+        if len(power["base"]) > _MOST_DIGITS:
+            raise DecaylabError(f"{name} is out of any range: {shown(written)}")
         return _bounded(Decimal(int(power["base"]) ** int(power["power"])), name, written)
     mantissa = match["mantissa"]
     if "," in mantissa and not re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d*)?", mantissa):
-        raise DecaylabError(f"{name}: a comma groups thousands, so {written!r} is unclear; write 3.26B with a point")
+        raise DecaylabError(
+            f"{name}: a comma groups thousands, so {shown(written)} is unclear; write 3.26B with a point"
+        )
     suffix = (match["suffix"] or "").lower()
     if suffix not in _SUFFIXES:
-        raise DecaylabError(f"{name}: unknown suffix {match['suffix']!r} in {written!r}; known: K, M, B, T, P, E")
+        raise DecaylabError(f"{name}: unknown suffix {match['suffix']!r} in {shown(written)}; known: K, M, B, T, P, E")
     exponent = int(match["exponent"] or 0) + _SUFFIXES[suffix]
     if abs(exponent) > 60:
-        raise DecaylabError(f"{name} is out of any range: {written!r}")
+        raise DecaylabError(f"{name} is out of any range: {shown(written)}")
     with localcontext() as context:
         context.prec = 80
         try:
             return _bounded(Decimal(mantissa.replace(",", "").replace("_", "")).scaleb(exponent), name, written)
         except InvalidOperation:
-            raise DecaylabError(f"{name} is not a number: {written!r}") from None
+            raise DecaylabError(f"{name} is not a number: {shown(written)}") from None
 
 
 def _bounded(number: Decimal, name: str, written: str) -> Decimal:
     if number > _LARGEST:
-        raise DecaylabError(f"{name} is out of any range: {written!r}")
+        raise DecaylabError(f"{name} is out of any range: {shown(written)}")
     return number
 
 

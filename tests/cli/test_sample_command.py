@@ -50,3 +50,16 @@ def test_mistakes_are_one_line(snapshot, flags, said, capsys):
     assert main(["sample", str(snapshot), *flags]) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1 and said in error
+
+
+def test_what_a_model_says_does_not_reach_the_terminal_raw(monkeypatch, tmp_path, capsys):
+    from types import SimpleNamespace
+
+    codec = SimpleNamespace(encode=lambda text: [0], unknown=())
+    monkeypatch.setattr("decaylab.train.checkpoints.load_model.load_finished", lambda *_, **__: (None, codec))
+    monkeypatch.setattr("decaylab.data.tokenizer.lost_characters", lambda *_: "\x1b\u202e")
+    monkeypatch.setattr("decaylab.train.generation.complete", lambda *_, **__: "a\x1b]0;title\x07\x9bb\n\tc\r")
+    assert main(["sample", str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == "a\\x1b]0;title\\x07\\x9bb\n\tc\\r\n"
+    assert not {"\x1b", "\u202e"} & set(shown.err)

@@ -34,7 +34,10 @@ def test_values_have_the_type_of_their_setting():
         (["seed=0,1"], "--seeds N"),
         (["lr=1,2", "optimizer.lr=1,2"], "there twice"),
         (["every=1,2"], "may mean"),
-        (["optimizer.name=adam,sgd"], "did you mean"),
+        (["precision=floot16,float32"], "did you mean"),
+        (["lr=" + "x" * 3_000_000], "must be float"),
+        (["lr=" + "[" * 100_000], "must be float"),
+        (["steps=1," + "9" * 5000], "must be int"),
     ],
 )
 def test_what_does_not_fit_is_said(texts, said):

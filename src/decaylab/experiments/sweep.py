@@ -247,14 +247,13 @@ def _path(name: str, paths: Sequence[str]) -> str:
 
 def _split(values: str) -> list[str]:
     """Cut at commas outside of brackets."""
-    parts, depth = [""], 0
-    for character in values:
+    parts, depth, start = [], 0, 0
+    for place, character in enumerate(values):
         depth += {"[": 1, "]": -1}.get(character, 0)
         if character == "," and depth <= 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part.strip() for part in parts if part.strip()]
+            parts.append(values[start:place])
+            start = place + 1
+    return [part.strip() for part in (*parts, values[start:]) if part.strip()]
 
 
 def _value(base: AnyRun, path: str, written: str) -> Any:

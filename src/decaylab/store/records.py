@@ -84,7 +84,7 @@ def run_row(row: Row[Any]) -> RunRow:
     for name in ("config", "environment", "summary"):
         try:
             values[name] = json.loads(values[name])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             raise DecaylabError(
                 f"the {name} of run {values['id']} is damaged in the store: expected JSON, found "
                 f"{str(values[name])[:40]!r}; put a copy of the store in its place, or delete that row"
