@@ -10,6 +10,7 @@ import importlib.util
 import os
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from decaylab.errors import DecaylabError, unknown
 from decaylab.extras import missing_extra
 
+_FILE_PREFIX = "decaylab_file_"  # of the modules that files are loaded as
 GROUP = "decaylab.plugins"
 """Entry points of installed packages; one is called ``KIND.NAME``, such as ``rule.halves``."""
 
@@ -64,6 +66,25 @@ def file_reference(name: str) -> str:
     """Return a reference to a file without the file's folder; other names as they are."""
     place, colon, attribute = name.rpartition(":") if ":" in name else (name, "", "")
     return f"{Path(place).name}{colon}{attribute}" if is_file(place) else name
+
+
+def reference_to(function: Callable[..., Any] | str) -> str:
+    """Return the reference that leads to a function from another process.
+
+    Args:
+        function: A function at the top of a module or file, or a reference already.
+
+    Raises:
+        DecaylabError: Another process could not find it by its name.
+    """
+    if isinstance(function, str):
+        return absolute_reference(function)
+    name, module = getattr(function, "__qualname__", ""), sys.modules.get(getattr(function, "__module__", ""))
+    if module is None or not name or "<" in name:
+        raise DecaylabError(f"{function!r} has no name at the top of a module, by which a worker process could find it")
+    file = getattr(module, "__file__", None)
+    by_file = file is not None and (module.__name__ == "__main__" or module.__name__.startswith(_FILE_PREFIX))
+    return f"{os.path.abspath(str(file)) if by_file else module.__name__}:{name}"
 
 
 def absolute_reference(name: str) -> str:
@@ -138,7 +159,7 @@ def _file(name: str, target: str) -> ModuleType:
     if not path.is_file():
         raise DecaylabError(f"there is no file {name}")
     # Under a name of its own: a user's json.py must not stand for Python's.
-    known_as = f"decaylab_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    known_as = f"{_FILE_PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if known_as in sys.modules:
         return sys.modules[known_as]
     if str(path.parent) not in sys.path:

@@ -40,18 +40,19 @@ def changes(value: Any, base: Any) -> Any:
     """
     names = _names(type(value))
     if names is None:
-        return _canonical(encode(value))
+        return canonical(encode(value))
     if type(value) is not type(base):
-        return {name: _canonical(v) for name, v in encode(value).items()}
+        return {name: canonical(v) for name, v in encode(value).items()}
     pairs = ((name, getattr(value, name), getattr(base, name)) for name in names)
     return {name: changes(new, old) for name, new, old in pairs if new is not old and new != old}
 
 
-def _canonical(value: Any) -> Any:
+def canonical(value: Any) -> Any:
+    """Write whole numbers alike, 1 and 1.0, wherever in a JSON value they are."""
     if isinstance(value, list):
-        return [_canonical(v) for v in value]
+        return [canonical(v) for v in value]
     if isinstance(value, dict):
-        return {key: _canonical(v) for key, v in value.items()}
+        return {key: canonical(v) for key, v in value.items()}
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     return value

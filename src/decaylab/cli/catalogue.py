@@ -6,6 +6,7 @@ Not called list.py, because a submodule of that name would hide the builtin in i
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -13,26 +14,29 @@ import tyro
 from decaylab import studies
 from decaylab.cli.console import console
 from decaylab.cli.json_output import print_json
-from decaylab.config.identity import run_id
-from decaylab.config.schema import AnyRun
+from decaylab.errors import DecaylabError
+from decaylab.experiments.run_spec import RunSpec
 from decaylab.experiments.spec import BUDGETS, Experiment
 from decaylab.extras import missing_extra
+from decaylab.references import plugins
 
 
 def catalogue(
     store: str | None = None,
+    own: Annotated[tuple[str, ...], tyro.conf.arg(name="from")] = (),
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """List every experiment with its finished runs at each budget.
 
     Args:
         store: A path ending in .db or .sqlite, or a postgresql:// URL. Default: runs.db in the platform's data folder.
+        own: Experiments of your own too: path/to/study.py or package.module with an EXPERIMENT.
         as_json: Print JSON.
     """
-    found = [studies.get(name) for name in studies.all_ids()]
-    plans = {(e.id, budget): [spec.config for spec in e.runs(budget)] for e in found for budget in e.budgets}
-    status = _status(store, {config for configs in plans.values() for config in configs})
-    counts = {key: _count(configs, status) for key, configs in plans.items()}
+    found = studies.chosen([*studies.all_ids(), *_plugins(), *own])
+    plans = {(e.id, budget): e.runs(budget) for e in found for budget in e.budgets}
+    status = _status(store, [spec for specs in plans.values() for spec in specs])
+    counts = {key: _count(specs, status) for key, specs in plans.items()}
     if as_json:
         print_json("list", {"experiments": [_as_data(e, counts) for e in found]})
         return
@@ -54,7 +58,19 @@ def catalogue(
     )
 
 
-def _status(store: str | None, configs: set[AnyRun]) -> dict[AnyRun, str]:
+def _plugins() -> list[str]:
+    """Return the experiments of installed packages; one that cannot be loaded is told and left out."""
+    found = []
+    for name in plugins("experiment"):
+        try:
+            studies.get(name)
+            found.append(name)
+        except DecaylabError as error:
+            print(f"decaylab: the plugin {name} is left out: {error}", file=sys.stderr)
+    return found
+
+
+def _status(store: str | None, specs: Sequence[RunSpec]) -> dict[str, str]:
     """Return the status of the runs that a store knows; nothing is made where there is no store yet."""
     from decaylab.store import address
 
@@ -67,15 +83,14 @@ def _status(store: str | None, configs: set[AnyRun]) -> dict[AnyRun, str]:
             raise
         print(f"decaylab: finished runs are not counted: {missing_extra(error) or error}", file=sys.stderr)
         return {}
-    runs = {run_id(config): config for config in configs}
     with Store(store, read_only=True) as database:
-        return {runs[row.id]: row.status for row in database.rows(list(runs))}
+        return {row.id: row.status for row in database.rows(list({spec.id: None for spec in specs}))}
 
 
-def _count(configs: list[AnyRun], status: dict[AnyRun, str]) -> dict[str, int]:
-    known = [status.get(config, "") for config in configs]
+def _count(specs: Sequence[RunSpec], status: dict[str, str]) -> dict[str, int]:
+    known = [status.get(spec.id, "") for spec in specs] if status else []
     finished = known.count("done") + known.count("diverged")
-    return {"runs": len(configs), "finished": finished, "diverged": known.count("diverged")}
+    return {"runs": len(specs), "finished": finished, "diverged": known.count("diverged")}
 
 
 def _cell(count: dict[str, int] | None) -> str:

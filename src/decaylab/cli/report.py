@@ -38,7 +38,7 @@ def report(
         format: Of the charts beside the page: svg, pdf, png, or several.
         title: Whether those charts have their title; --no-title for a paper, whose caption says it.
     """
-    chosen = [studies.get(name) for name in dict.fromkeys(ids or studies.all_ids())]
+    chosen = studies.chosen(ids or studies.all_ids())
     from decaylab.experiments.results import Results
     from decaylab.reporting import build
     from decaylab.store.store import Store
@@ -53,7 +53,7 @@ def report(
             elif ids:
                 missing = f"{database.label} has no run of {experiment.id}" + (f" at budget {budget}" if budget else "")
                 flags = f" --budget {budget}" if budget else ""
-                raise DecaylabError(f"{missing}; `decaylab reproduce {experiment.id}{flags}` trains them")
+                raise DecaylabError(f"{missing}; `decaylab reproduce {studies.name_of(experiment)}{flags}` trains them")
         if not ids and not any(results.specs for _, results in items):
             raise DecaylabError(f"{database.label} has no run of any experiment; `decaylab reproduce fig1` trains some")
         say_what_is_replaced(out, [(experiment.id, results.budget) for experiment, results in items])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,11 +14,15 @@ from decaylab.cli.report import say_what_is_replaced
 from decaylab.errors import DecaylabError, printable
 from decaylab.experiments.results import Results
 from decaylab.experiments.run_spec import RunSpec
+from decaylab.experiments.spec import Experiment
 from decaylab.files import require_folder
 from decaylab.launch.backends.local import launch
 from decaylab.launch.devices import require_compiler, require_device
+from decaylab.launch.own_training import adapted
 from decaylab.launch.report import LaunchReport
 from decaylab.launch.scheduler import Run
+from decaylab.launch.worker import DEFAULT_TARGET
+from decaylab.references import load
 from decaylab.store.store import Store
 from decaylab.train.preflight.datasets import require_data, require_whole
 from decaylab.train.preflight.inputs import changed_data
@@ -40,7 +45,8 @@ def reproduce(
     again to go on.
 
     Args:
-        ids: Experiments, such as fig1 fig5; all for every one. `decaylab list` shows them.
+        ids: Experiments, such as fig1 fig5; all for every one. `decaylab list` shows them. Also of your own:
+            path/to/study.py or package.module with an EXPERIMENT.
         budget: smoke takes seconds, mini minutes on a laptop, gpu-hour an hour a figure on one GPU (fig1, fig3, fig5,
             fig7), paper the paper's own sizes.
         store: Database with the runs: a path or a postgresql:// URL. Default: in the platform's data folder.
@@ -54,7 +60,7 @@ def reproduce(
     if workers is not None and workers < 1:
         raise DecaylabError(f"--workers must be at least 1, not {workers}")
     every = ids == ("all",)
-    chosen = [studies.get(name) for name in (studies.all_ids() if every else dict.fromkeys(ids))]
+    chosen = studies.chosen(studies.all_ids() if every else ids)
     if every:
         chosen = [experiment for experiment in chosen if budget in experiment.budgets]
     plans = [(experiment, experiment.runs(budget, seeds)) for experiment in chosen]
@@ -63,24 +69,33 @@ def reproduce(
         for spec in plan:
             runs.setdefault(spec.id, _run(experiment.id, spec))
     require_device(device)
-    configs = [spec.config for _, plan in plans for spec in plan]
+    for _, plan in plans:
+        if plan and plan[0].trainer:  # is it there, and can it be called?
+            adapted(load(plan[0].trainer))
+    configs = [spec.config for _, plan in plans for spec in plan if not spec.trainer]
     require_data(configs)
     require_whole(configs)
     require_folder(out)
     say_what_is_replaced(out, [(experiment.id, budget) for experiment in chosen])
     with Store(store) as database:
         ended = {run for run, state in database.states(list(runs)).items() if state.is_ended}
-        if any(spec.config.compile and spec.id not in ended for _, plan in plans for spec in plan):
+        if any(not s.trainer and s.config.compile and s.id not in ended for _, plan in plans for s in plan):
             require_compiler(device)
         # Illustrations such as Fig. 10 are computed when they are drawn.
-        report = launch(database.url, list(runs.values()), workers=workers, device=device) if runs else LaunchReport()
+        report = LaunchReport()
+        for trainer, several in _by_trainer(plans, runs).items():
+            target = trainer or DEFAULT_TARGET
+            report |= launch(database.url, several, workers=workers, device=device, target=target)
+            if report.interrupted:
+                break
         if report.interrupted:
             print("drawing the page of what has ended (Ctrl-C again to do without)", file=sys.stderr)
         from decaylab.reporting import build
 
         results = [(e, Results.from_store(plan, database, budget=budget)) for e, plan in plans]
         page = build(results, out)
-    ends = [(spec.config, each.summaries.get(spec.id, {})) for _, each in results for spec in each.specs]
+    ended_with = [(spec, each.summaries.get(spec.id, {})) for _, each in results for spec in each.specs]
+    ends = [(spec.config, summary) for spec, summary in ended_with if not spec.trainer]
     for line in changed_data(ends):
         print(f"decaylab: {line}", file=sys.stderr)
     print(printable(str(page.resolve())))
@@ -91,4 +106,16 @@ def _run(experiment: str, spec: RunSpec) -> Run:
     hidden = ("panel", "network", "share")  # they restate other labels
     labels = {name: value for name, value in spec.labels.items() if name not in hidden and not name.endswith("_value")}
     words = (f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in labels.items())
-    return Run.of(spec.config, label=f"{experiment}: {', '.join(words)}")
+    label = f"{experiment}: {', '.join(words)}"
+    if spec.trainer:
+        return Run.own(spec.id, spec.settings, trainer=spec.trainer, label=label)
+    return Run.of(spec.config, label=label)
+
+
+def _by_trainer(plans: Sequence[tuple[Experiment, Sequence[RunSpec]]], runs: Mapping[str, Run]) -> dict[str, list[Run]]:
+    """Return the runs by what trains them, decaylab's own loop first."""
+    found: dict[str, dict[str, Run]] = {}
+    for _, plan in sorted(plans, key=lambda pair: any(spec.trainer for spec in pair[1])):
+        for spec in plan:
+            found.setdefault(spec.trainer, {})[spec.id] = runs[spec.id]
+    return {trainer: list(several.values()) for trainer, several in found.items()}

@@ -9,7 +9,6 @@ import tyro
 from decaylab import studies
 from decaylab.cli.console import console as wide_console
 from decaylab.cli.json_output import print_json
-from decaylab.config.identity import to_dict
 from decaylab.experiments.config_tables import shared, varying
 from decaylab.experiments.run_spec import RunSpec
 from decaylab.experiments.spec import Experiment
@@ -26,7 +25,7 @@ def show(
     """Show an experiment: what it asks, what it claims, and the runs that decide.
 
     Args:
-        experiment_id: Such as fig1; `decaylab list` shows them all.
+        experiment_id: Such as fig1; `decaylab list` shows them all. Or your own: path/to/study.py or package.module.
         budget: smoke takes seconds, mini minutes on a laptop, gpu-hour an hour a figure on one GPU (fig1, fig3, fig5,
             fig7), paper the paper's own sizes.
         seeds: Use only the first so many seeds of each setting, or more. Default: the experiment's own.
@@ -48,12 +47,12 @@ def _as_data(experiment: Experiment, budget: str, specs: tuple[RunSpec, ...]) ->
         "question": experiment.question,
         "version": experiment.version,
         "budget": budget,
-        "recipe": experiment.recipe[budget],
+        "recipe": experiment.recipe.get(budget, ""),
         "claims": [
             {"id": c.id, "sentence": c.sentence, "rule": getattr(c.check, "rule", ""), "tested_at": list(c.budgets)}
             for c in experiment.claims
         ],
-        "runs": [{"id": s.id, "labels": dict(s.labels), "config": to_dict(s.config)} for s in specs],
+        "runs": [{"id": s.id, "labels": dict(s.labels), "config": s.settings} for s in specs],
     }
 
 
@@ -82,7 +81,7 @@ def _print(experiment: Experiment, budget: str, specs: tuple[RunSpec, ...]) -> N
         where = "" if budget in claim.budgets else f" (not tested at {budget})"
         indented(f"{claim.id}: {claim.sentence}{where}")
     console.print(Text("\nrecipe", style="bold"))
-    indented(experiment.recipe[budget])
+    indented(experiment.recipe.get(budget, ""))
     if not specs:
         print("\nnothing is trained for it: it is computed when the page is drawn")
         return

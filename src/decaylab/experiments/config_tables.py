@@ -30,7 +30,7 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def varying(specs: Sequence[RunSpec]) -> tuple[list[str], list[list[str]]]:
     """Return the settings that vary other than by seed: their paths, and one row for each combination that occurs."""
-    every = [flat(to_dict(spec.config)) for spec in specs]
+    every = [flat(spec.settings) for spec in specs]
     paths = list(dict.fromkeys(path for own in every for path in own))
     names = [p for p in paths if p not in _PER_SEED and len({_text(own.get(p, "–")) for own in every}) > 1]
     rows = dict.fromkeys(tuple(_text(own.get(name, "–")) for name in names) for own in every)
@@ -41,10 +41,20 @@ def shared(specs: Sequence[RunSpec]) -> list[tuple[str, str, bool]]:
     """Return the settings that all runs have in common: path, value, and whether it differs from the default."""
     if not specs:
         return []
-    every = [flat(to_dict(spec.config)) for spec in specs]
-    defaults = flat(to_dict(type(specs[0].config)()))
+    every = [flat(spec.settings) for spec in specs]
+    defaults = flat(_defaults(specs[0]))
     same = {p: v for p, v in every[0].items() if p not in _PER_SEED and all(p in own and own[p] == v for own in every)}
     return [(path, _text(value), defaults.get(path, value) != value) for path, value in same.items()]
+
+
+def _defaults(spec: RunSpec) -> Mapping[str, Any]:
+    """Return the settings of a run of this kind that sets none; empty where a config has no defaults."""
+    if isinstance(spec.config, Mapping):
+        return {}
+    try:
+        return RunSpec(config=type(spec.config)(), labels={}, trainer=spec.trainer).settings
+    except TypeError:
+        return {}
 
 
 def _text(value: Any) -> str:

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from decaylab.config.schema import AnyRun
 from decaylab.experiments.run_spec import Label, RunSpec
 from decaylab.experiments.spec import with_settings
 
@@ -14,7 +13,7 @@ Axis = Iterable[Any]  # values, or a mapping of names to values
 
 
 def grid(
-    base: AnyRun,
+    base: Any,
     axes: Mapping[Any, Axis],
     *,
     names: Mapping[Any, str] | None = None,
@@ -23,7 +22,7 @@ def grid(
     """Return one labelled run for each combination of settings.
 
     Args:
-        base: The settings that do not vary.
+        base: The settings that do not vary: a run's config, or any frozen dataclass or mapping.
         axes: Dotted path of a setting to its values. A tuple of paths varies several settings together, and its values
             are tuples. Values given as a mapping have names: ``{"optimizer.lr": {"large": 0.2, "small": 0.01}}`` labels
             the runs ``lr="large"`` and keeps the number as ``lr_value=0.2``, so that claims can speak of the large
@@ -47,7 +46,9 @@ def grid(
         for change, label in combination:
             settings |= change
             own |= label
-        own.setdefault("seed", base.seed)
+        seed = base.get("seed") if isinstance(base, Mapping) else getattr(base, "seed", None)
+        if seed is not None:
+            own.setdefault("seed", seed)
         specs.append(RunSpec(config=with_settings(base, settings), labels=own))
     return tuple(specs)
 

@@ -7,6 +7,7 @@ lists all experiments without loading pandas or torch.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,7 @@ from decaylab.config.schema import reads_files
 from decaylab.errors import DecaylabError, unknown
 from decaylab.experiments.evidence import Evidence, not_testable
 from decaylab.experiments.run_spec import RunSpec
+from decaylab.references import reference_to
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,28 +145,33 @@ class Experiment:
         recipe: How the runs of each budget were chosen, deviations from the paper, and how the recipe was found.
         version: Raised when a change alters the numbers.
         command: What trains its runs, where that is not ``decaylab reproduce``.
+        train: What trains its runs, where that is not decaylab's own loop: a function, or a reference to one such as
+            ``package.module:train``. Its configs are then of any kind; see `decaylab.launch.own_training`.
     """
 
     id: str
     title: str
-    paper: str
-    question: str
+    paper: str = "own"
+    question: str = ""
     seeds: Mapping[str, Sequence[int]]
     plan: Callable[[str, Sequence[int]], Sequence[RunSpec]]
-    charts: tuple[Chart, ...]
-    claims: tuple[Claim, ...]
-    recipe: Mapping[str, str]
+    charts: tuple[Chart, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    recipe: Mapping[str, str] = field(default_factory=dict)
     tables: tuple[Table, ...] = ()
     version: int = 1
     command: str | None = None
+    train: Callable[..., Any] | str | None = None
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][\w-]*", self.id):
+            raise ValueError(f"experiment id {self.id!r}: letters, digits, _ and - only, it names files")
         drawn = [c.id for c in self.charts] + [t.id for t in self.tables]  # both name files of one folder
         for what, names in (("chart or table", drawn), ("claim", [c.id for c in self.claims])):
             repeated = {name for name in names if names.count(name) > 1}
             if repeated:
                 raise ValueError(f"experiment {self.id}: {what} id {sorted(repeated)[0]!r} is there twice")
-        if not set(self.seeds) <= set(BUDGETS) or set(self.recipe) != set(self.seeds):
+        if not set(self.seeds) <= set(BUDGETS) or (self.recipe and set(self.recipe) != set(self.seeds)):
             raise ValueError(f"experiment {self.id}: seeds and recipe need the same budgets, among {BUDGETS}")
 
     @property
@@ -203,7 +210,12 @@ class Experiment:
             ValueError: A plan that breaks its own rules: no ``seed`` label, other labels than its neighbours, or one
                 run twice.
         """
-        specs = tuple(_with_content(spec) for spec in self.plan(budget, self.seed_list(budget, num_seeds)))
+        trainer = "" if self.train is None else reference_to(self.train)
+        plan = self.plan(budget, self.seed_list(budget, num_seeds))
+        if trainer:
+            specs = tuple(dataclasses.replace(spec, trainer=trainer, version=self.version) for spec in plan)
+        else:
+            specs = tuple(_with_content(spec) for spec in plan)
         if not specs:
             return ()
         names = {tuple(sorted(spec.labels)) for spec in specs}
@@ -223,7 +235,8 @@ class Experiment:
             raise ValueError(
                 f"experiment {self.id}: a label cannot be called {sorted(taken)[0]!r}, tables use that name"
             )
-        if len({spec.config for spec in specs}) < len(specs):  # configs are equal where ids are, and cheaper to compare
+        keys = {spec.id if trainer else spec.config for spec in specs}
+        if len(keys) < len(specs):  # configs are equal where ids are, and cheaper to compare
             raise ValueError(f"experiment {self.id}: one run is there twice at budget {budget}")
         return specs
 
@@ -255,6 +268,9 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
     for path, value in settings.items():
         name, _, rest = path.partition(".")
         inner.setdefault(name, {})[rest] = value
+    if isinstance(config, Mapping):
+        known = {**config, **{n: own[""] for n, own in inner.items() if "" in own}}
+        return {**known, **{n: with_settings(config.get(n), own) for n, own in inner.items() if "" not in own}}
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise ValueError(f"settings {', '.join(settings)} lie inside a plain value")
     names = [f.name for f in dataclasses.fields(config)]

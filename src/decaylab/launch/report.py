@@ -30,6 +30,17 @@ class LaunchReport:
     seconds: float = 0.0
     interrupted: bool = False
 
+    def __or__(self, other: LaunchReport) -> LaunchReport:
+        """Return what became of the runs of two launches together, one after the other."""
+        return LaunchReport(
+            done=self.done + other.done,
+            diverged=self.diverged + other.diverged,
+            failed={**self.failed, **other.failed},
+            skipped=self.skipped + other.skipped,
+            seconds=self.seconds + other.seconds,
+            interrupted=self.interrupted or other.interrupted,
+        )
+
 
 def closing_lines(report: LaunchReport, names: Mapping[str, str], store: Store) -> Iterator[str]:
     """Yield the lines that close a launch.

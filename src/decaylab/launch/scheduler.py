@@ -13,6 +13,7 @@ from decaylab.config.cost import cost, flops_per_step, needs, threads_hint
 from decaylab.config.identity import run_id, to_dict
 from decaylab.config.schema import AnyRun, LanguageRun, kind
 from decaylab.errors import DecaylabError
+from decaylab.references import file_reference
 from decaylab.store.leases import Lease
 from decaylab.store.records import State
 from decaylab.store.store import Store
@@ -27,7 +28,7 @@ class Run:
     Attributes:
         id: Hash of the config.
         config: The frozen config as plain data.
-        kind: ``vision`` or ``language``.
+        kind: ``vision``, ``language``, or the name of the function of the user's that trains it.
         cost: Relative length; only ratios matter, until the first measured rates give them a unit.
         threads_hint: Threads that it can use well on a CPU: ``None`` for one, 0 for all cores.
         needs: Ids of the runs that have to end before this one can start.
@@ -68,6 +69,18 @@ class Run:
             label=label,
             **_counts(config),
         )
+
+    @classmethod
+    def own(cls, id: str, config: Mapping[str, Any], *, trainer: str, label: str = "") -> Run:
+        """Give a run that a function of the user's trains, of which nothing is known but its settings.
+
+        Args:
+            id: Hash of the config.
+            config: The settings as JSON values.
+            trainer: Reference to the function.
+            label: Name for the progress display.
+        """
+        return cls(id=id, config=config, kind=file_reference(trainer), label=label)
 
     @property
     def name(self) -> str:

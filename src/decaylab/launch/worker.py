@@ -28,8 +28,10 @@ from decaylab.errors import DecaylabError
 from decaylab.launch import environment
 from decaylab.launch.lifeline import Lifeline
 from decaylab.launch.malloc import keep_freed_memory
+from decaylab.launch.own_training import adapted
 from decaylab.launch.run_session import Outcome, RunSession
 from decaylab.launch.scheduler import Queue
+from decaylab.references import load
 from decaylab.store.leases import LONGEST_NAME, Lease
 from decaylab.store.patience import insist
 from decaylab.store.store import Store
@@ -211,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--target",
         default=DEFAULT_TARGET,
-        help="package.module:function that trains a run, importable here; for tests and custom engines",
+        help="package.module:function or path/to/file.py:function that trains a run; see launch/own_training.py",
     )
     add("--lifeline", action="store_true", help="stop when the standard input closes")
     return parser
@@ -219,17 +221,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _load(target: str) -> tuple[Callable[..., Outcome], Any]:
     """Return the training function, and the ``train_side_by_side`` of its module if there is one."""
-    module, _, name = target.partition(":")
     if target == DEFAULT_TARGET:
         with _no_collections():
             importlib.import_module("decaylab.train.fit")  # imports torch now, once, before the first lease
             importlib.import_module("torch._dynamo")  # which torch's optimizers import when the first is made
         return train, train_side_by_side
-    try:
-        found = importlib.import_module(module)
-        return getattr(found, name), getattr(found, "train_side_by_side", None)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise DecaylabError(f"cannot load --target {target}: {error}; expected package.module:function") from error
+    function = load(target)
+    beside = getattr(sys.modules.get(getattr(function, "__module__", "")), "train_side_by_side", None)
+    return adapted(function), beside
 
 
 @contextmanager

@@ -77,7 +77,7 @@ class _Section:
             return experiment.command
         seeds = sorted({int(spec.labels["seed"]) for spec in self.results.specs})
         extra = "" if not seeds or seeds == sorted(experiment.seeds[budget]) else f" --seeds {len(seeds)}"
-        return f"decaylab reproduce {experiment.id} --budget {budget}{extra}"
+        return f"decaylab reproduce {studies.name_of(experiment)} --budget {budget}{extra}"
 
 
 def build(

@@ -63,7 +63,8 @@ def launch(
         workers: Number of processes; by default from the runs and the machine (see `decaylab.launch.placement`).
         device: ``auto`` (GPU if there is one), ``cpu``, ``cuda``, or one device such as ``cuda:1`` or ``mps``.
         progress: Show progress on the standard error.
-        target: ``package.module:function`` that trains a run, for tests and custom engines; installed or on PYTHONPATH.
+        target: What trains a run: ``package.module:function`` or ``path/to/file.py:function``, see
+            `decaylab.launch.own_training`.
         attempts: A run whose worker process died this often is failed.
         lease_seconds: After this long without a sign of life others may take a run over.
 
