@@ -50,7 +50,7 @@ def test_a_wrong_word_is_one_line(arguments, said, capsys):
 def test_the_line_is_the_same_on_a_narrow_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     assert main(["train", "vision", "--model.architecture", "foo"]) == 2
-    assert "known: resnet18, resnet34, resnet_small, vgg16, vgg16_bn, vgg_small" in capsys.readouterr().err
+    assert "resnet18, resnet34, resnet_small, vgg16, vgg16_bn, vgg_small" in capsys.readouterr().err
 
 
 def test_an_objection_of_an_unknown_form_is_passed_on_in_one_line(monkeypatch):

@@ -103,3 +103,19 @@ def test_mistakes_are_said_before_anything_is_trained(flags, said, swept, tmp_pa
 def test_bare_and_unknown(capsys):
     assert main(["sweep"]) == 2 and "decaylab sweep language --vary" in capsys.readouterr().err
     assert main(["sweep", "sound"]) == 2 and "unknown kind of run" in capsys.readouterr().err
+
+
+def test_a_sweep_from_another_runs_weights(swept, tmp_path):
+    """Fine-tuning: every run starts from the same snapshot of a run in the store."""
+    folder, _ = swept
+    store, page = str(folder / "from.db"), str(tmp_path / "page")
+    assert main(["train", "language", *TINY, "--steps", "4", "--snapshots-every", "4", "--store", store]) == 0
+    with Store(store, read_only=True) as opened:
+        first = opened.rows()[0].id
+    arguments = ["sweep", "language", *TINY, "--steps", "4", "--init-from", f"{first[:8]}@4", "--store", store]
+    assert main([*arguments, "--vary", "decay.weight_decay=0,1", "--seeds", "1", "--out", page]) == 0
+    with Store(store, read_only=True) as opened:
+        rows = opened.rows()
+    assert [row.status for row in rows] == ["done"] * 3
+    assert [row.config["init_from"]["run"] for row in rows[1:]] == [first] * 2
+    assert main(["sweep", "language", *TINY, "--init-from", "abc@4", "--vary", "lr=1e-3,1e-2", "--store", store]) == 2

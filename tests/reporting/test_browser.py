@@ -55,3 +55,32 @@ def test_the_page_draws_itself_alone(browser, built, width):
     page.wait_for_selector("#vg-tooltip-element.visible")
     assert "95 % interval" in page.inner_text("#vg-tooltip-element")
     page.close()
+
+
+def test_a_dark_page_prints_dark_on_white_with_its_rules_and_seeds(browser, built):
+    page = browser.new_page(color_scheme="dark")
+    page.set_default_timeout(60_000)
+    page.goto(built.as_uri())
+    page.wait_for_function("!document.querySelector('.chart:not([data-drawn])')")  # without scrolling or printing
+    ink = "getComputedStyle(document.body).color + getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(ink) == "rgb(228, 231, 234)rgb(20, 23, 26)"
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate(ink) == "rgb(0, 0, 0)rgb(255, 255, 255)"
+    opened = "document.querySelectorAll('details.evidence[open]').length"
+    assert page.evaluate(opened) == 0
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(opened) == page.evaluate("document.querySelectorAll('details.evidence').length") > 0
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(opened) == 0
+    # The first page of paper is not left empty: what follows the header may begin on it.
+    assert page.evaluate("getComputedStyle(document.querySelector('section')).breakInside") == "auto"
+    page.close()
+
+
+def test_a_term_leads_to_its_meaning(browser, built):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(built.as_uri())
+    assert page.locator(".claim a.term[href='#term-g']").first.get_attribute("title").startswith("g: Hedges' g")
+    page.locator(".claim a.term[href='#term-g']").first.click()
+    assert page.locator("#term-g").is_visible() and page.url.endswith("#term-g")
+    page.close()

@@ -26,6 +26,7 @@ from decaylab.experiments.run_spec import RunSpec
 from decaylab.files import require_folder
 from decaylab.launch.backends.local import launch
 from decaylab.launch.devices import require_compiler, require_device
+from decaylab.launch.parent_run import origin_is_there, require_origin
 from decaylab.launch.scheduler import Run
 from decaylab.store.store import Store
 from decaylab.train.preflight.datasets import require_data
@@ -114,6 +115,8 @@ def _sweep(base: AnyRun, options: Sweep, metric: str, command: str) -> int:
         raise DecaylabError(f"--workers must be at least 1, not {options.workers}")
     if options.margin is not None and not options.margin > 0:
         raise DecaylabError(f"--margin must be above 0, not {options.margin}")
+    if base.init_from is not None:
+        base = require_origin(base, options.store)
     varied = sweeps.axes(base, options.vary)
     specs = sweeps.plan(base, varied, options.seeds)
     told: set[str] = set()
@@ -129,8 +132,7 @@ def _sweep(base: AnyRun, options: Sweep, metric: str, command: str) -> int:
     say_what_is_replaced(options.out, [("sweep", "mini")])
     _require_trainable(specs, options)
     with Store(options.store) as store:
-        runs = [Run.of(spec.config, label=f"{sweeps.setting_name(spec, list(sweeps.labels(varied).values()))}, seed "
-                f"{spec.labels['seed']}") for spec in specs]  # fmt: skip
+        runs = [_run(spec, list(sweeps.labels(varied).values()), options.store) for spec in specs]
         report = launch(store.url, runs, workers=options.workers, device=options.device)
         if report.interrupted:
             print("drawing the page of what has ended (Ctrl-C again to do without)", file=sys.stderr)
@@ -158,6 +160,13 @@ def _sweep(base: AnyRun, options: Sweep, metric: str, command: str) -> int:
         print_table(table)
         print(printable(str(page.resolve())))
     return 130 if report.interrupted else 1 if report.failed else 0
+
+
+def _run(spec: RunSpec, names: Sequence[str], url: str | None) -> Run:
+    run = Run.of(spec.config, label=f"{sweeps.setting_name(spec, names)}, seed {spec.labels['seed']}")
+    if run.needs and origin_is_there(spec.config, url):  # the weights that it starts from lie in the store
+        run = dataclasses.replace(run, needs=())
+    return run
 
 
 def _whole(config: AnyRun, told: set[str]) -> AnyRun:
