@@ -28,7 +28,7 @@ from decaylab.train.cadence import Agenda, Heartbeat, Order
 from decaylab.train.checkpoints import layout as run_folder
 from decaylab.train.checkpoints.files import DiskFull
 from decaylab.train.checkpoints.initial_weights import Origin
-from decaylab.train.checkpoints.ledger import Ledger
+from decaylab.train.checkpoints.ledger import Ledger, NoLedger
 from decaylab.train.checkpoints.run_state import Fingerprints, RunState, Stateful, Tally, seed_process
 from decaylab.train.distributed import Processes
 from decaylab.train.divergence import DivergenceWatch
@@ -54,7 +54,7 @@ class Training:
         folder: Where checkpoints and snapshots go; without one nothing is written.
         processes: Those who train this run together.
         resolve: Gives the folder of another run, for ``init_from``.
-        ledger: Vouches for checkpoints.
+        ledger: Vouches for checkpoints, where somebody keeps the metrics.
 
     Attributes:
         done: Steps done.
@@ -68,7 +68,7 @@ class Training:
         folder: Path | None,
         processes: Processes,
         resolve: Callable[[str], Path] | None,
-        ledger: Ledger,
+        ledger: Ledger | None = None,
     ) -> None:
         self.config, self.folder, self.processes = config, folder, processes
         self.record = record if processes.leads else _nowhere
@@ -112,7 +112,9 @@ class Training:
             "watch": self.watch,
             "probes": self.probes,
         }
-        self.state = RunState(config, self.model, self.optimizer, self.tally, parts, processes, self._widened, ledger)
+        self.state = RunState(
+            config, self.model, self.optimizer, self.tally, parts, processes, self._widened, ledger or NoLedger()
+        )
         if processes.rank:
             seed_process(config.seed, processes.rank)
 
