@@ -100,3 +100,25 @@ def test_report_without_runs(small_store, tmp_path, capsys):
     assert "`decaylab reproduce fig1 --budget paper`" in capsys.readouterr().err
     assert main(["report", "--store", str(tmp_path / "no.db")]) == 2
     assert "no store" in capsys.readouterr().err
+
+
+def test_a_report_for_a_paper_and_one_that_replaces_it(small_store, tmp_path, capsys):
+    arguments = ["report", "--budget", "smoke", "--store", str(small_store), "--out", str(tmp_path)]
+    assert main([*arguments, "fig1", "--format", "svg", "pdf", "--no-title"]) == 0
+    assert "replaced" not in capsys.readouterr().err
+    charts = sorted((tmp_path / "charts").iterdir())
+    assert {path.suffix for path in charts} == {".svg", ".pdf", ".csv"}
+    assert all(path.read_bytes().startswith(b"%PDF") for path in charts if path.suffix == ".pdf")
+    title = studies.get("fig1").charts[0].title
+    assert not any(title in path.read_text() for path in charts if path.suffix == ".svg")
+    assert (
+        main(["report", "prop3", "fig1", "--budget", "smoke", "--store", str(small_store), "--out", str(tmp_path)]) == 2
+    )
+    assert main([*arguments, "fig1"]) == 0  # the same set again: nothing to say
+    assert "replaced" not in capsys.readouterr().err
+    assert any(title in path.read_text() for path in (tmp_path / "charts").glob("*.svg"))
+    illustration = next(name for name in studies.all_ids() if not studies.get(name).runs("mini"))
+    other = ["report", illustration, "--budget", "mini", "--store", str(small_store), "--out", str(tmp_path)]
+    assert main(other) == 0
+    assert f"{tmp_path} holds the page of fig1 (smoke), drawn" in capsys.readouterr().err
+    assert not any(path.name.startswith("fig1-") for path in (tmp_path / "charts").iterdir())

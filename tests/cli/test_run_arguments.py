@@ -114,8 +114,8 @@ def test_a_finished_run_is_known_without_torch(tmp_path):
     path, run = tmp_path / "a.db", run_id(VisionRun())
     with Store(path) as store:
         store.add(run, to_dict(VisionRun()), kind="vision")
-        store.lease(run, "w")
-        store.finish(run, "w", status="done", step=20, summary={"test/error": 0.5})
+        lease = store.lease(run, "w")
+        store.finish(lease, status="done", step=20, summary={"test/error": 0.5})
     code = f"""
 import sys
 from decaylab.cli import main
@@ -134,9 +134,9 @@ def test_what_a_run_says_of_itself_does_not_reach_the_terminal_raw(tmp_path, cap
     hostile = "\x1b[31mred\x07"
     with Store(path) as store:
         store.add(run, to_dict(VisionRun()), kind="vision")
-        store.lease(run, "w")
+        lease = store.lease(run, "w")
         summary = {"completion": f"one\n{hostile}", "spike": hostile, "damaged": hostile, f"{hostile}/loss": 1.0}
-        store.finish(run, "w", status="done", step=20, summary=json.loads(json.dumps(summary)))
+        store.finish(lease, status="done", step=20, summary=json.loads(json.dumps(summary)))
     assert main(["train", "vision", "--store", str(path)]) == 0
     said = "".join(capsys.readouterr())
     assert not {"\x1b", "\x07"} & set(said) and said.count("\\x1b[31mred") == 4

@@ -40,7 +40,10 @@ def _commands() -> Any:
     app = tyro.extras.SubcommandApp()
     for name, (target, text) in COMMANDS.items():
         module, function = target.split(":")
-        command = getattr(importlib.import_module(module), function)
+        try:
+            command = getattr(importlib.import_module(module), function)
+        except (ImportError, DecaylabError):  # of an extra that is not installed
+            continue
         kinds = getattr(command, "kinds", None)
         if kinds is None:
             app.command(command, name=name, help=text)
