@@ -203,10 +203,10 @@ def compare(folder: Path, expected: Result) -> None:
         )
 
 
-def kill(folder: Path, chance: random.Random) -> Counter[str]:
-    """Kill workers of one trial, up to eight."""
+def kill(folder: Path, chance: random.Random, left: int) -> Counter[str]:
+    """Kill workers of one trial, up to eight and up to ``left``."""
     done: Counter[str] = Counter()
-    for _ in range(8):
+    for _ in range(min(8, left)):
         moment = chance.choice(["whenever", "whenever", *MOMENTS])
         child = start(folder, signal.SIGKILL, moment, chance.randint(1, 6) if moment != "end" else 1)
         if moment == "whenever":
@@ -220,8 +220,8 @@ def kill(folder: Path, chance: random.Random) -> Counter[str]:
     return done
 
 
-def suspend(folder: Path, chance: random.Random) -> Counter[str]:
-    """Suspend the worker of a trial until its lease has run out and another has the run, or has ended it."""
+def suspend(folder: Path, chance: random.Random, left: int) -> Counter[str]:
+    """Suspend the worker of a trial, once, until its lease has run out and another has the run, or has ended it."""
     moment = chance.choice(["whenever", *MOMENTS])
     first = start(folder, signal.SIGSTOP, moment, chance.randint(1, 4) if moment not in ("first record", "end") else 1)
     if moment == "whenever":
@@ -246,10 +246,10 @@ def suspend(folder: Path, chance: random.Random) -> Counter[str]:
     return Counter({moment: int(stopped)})
 
 
-def flip(folder: Path, chance: random.Random) -> Counter[str]:
-    """Flip a bit in one file of a checkpoint, of the newest or of each, four times."""
+def flip(folder: Path, chance: random.Random, left: int) -> Counter[str]:
+    """Flip a bit in one file of a checkpoint, of the newest or of each, up to four times."""
     done: Counter[str] = Counter()
-    for _ in range(4):
+    for _ in range(min(4, left)):
         child = start(folder)
         wait_until(lambda child=child: (folder / "began").exists() or has_ended(child), 60)
         time.sleep(chance.uniform(0.1, 0.5))
@@ -267,8 +267,8 @@ def flip(folder: Path, chance: random.Random) -> Counter[str]:
     return done
 
 
-def fill(folder: Path, chance: random.Random) -> Counter[str]:
-    """Let the disk be full for a while in which the worker trains."""
+def fill(folder: Path, chance: random.Random, left: int) -> Counter[str]:
+    """Let the disk be full, once, for a while in which the worker trains."""
     child = start(folder)
     wait_until(lambda: (folder / "began").exists() or has_ended(child), 60)
     time.sleep(chance.uniform(0.0, 0.3))
@@ -334,11 +334,11 @@ def campaign(wanted: dict[str, int], home: Path, chance: random.Random, say: Cal
             done["trials"] += 1
             if act is fill:
                 with small_disk(folder):
-                    moments += fill(folder, chance)
+                    moments += fill(folder, chance, 1)
                     finish(folder)
                     compare(folder, expected)
             else:
-                moments += act(folder, chance)
+                moments += act(folder, chance, wanted[name] - moments.total())
                 finish(folder)
                 compare(folder, expected)
             shutil.rmtree(folder)
