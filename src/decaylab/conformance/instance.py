@@ -23,6 +23,7 @@ from decaylab.conformance.meaning import MEANINGS, Moment
 from decaylab.conformance.reference import Constants, trajectory
 from decaylab.conformance.report import measure
 from decaylab.conformance.subject import MULTIPLIERS, Subject, difference, draws
+from decaylab.conventions import step_decay
 
 _CHOSEN_HERE = ("lr", "weight_decay", "max_lr")
 _FAMILIES = {"sgd": "sgd", "adam": "adamw", "adam_eps_before": "adamw", "lion": "lion"}
@@ -67,6 +68,8 @@ class OwnDecay:
             lr_seen: Largest learning rate of the group so far.
             group: The param group.
         """
+        if self.meaning == "torch" and self.kind in ("before", "after"):  # nearly always, and asked at every step
+            return step_decay.decoupled(lr, weight_decay)
         if self.kind not in ("before", "after") or self.meaning not in _KNOWN:
             return math.nan
         constants = Constants.of(group)

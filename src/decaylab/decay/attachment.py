@@ -5,7 +5,7 @@ By the optimizer's own hooks. Its class and its schedulers stay as they are; rem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -253,3 +253,13 @@ def _refuse_missing(optimizer: Optimizer, chosen: dict[Tensor, None]) -> None:
     missing = sum(p not in held for p in chosen)
     if missing:
         raise DecaylabError(f"{missing} of the given parameters are not in the optimizer: add them to it first")
+
+
+def attached_to(optimizer: Optimizer) -> Sequence[Handle]:
+    """Return the handles of an optimizer that is no wrapper, at once: asked at every step.
+
+    Args:
+        optimizer: What `decaylab.params.inner_optimizer.inner_optimizer` returned.
+    """
+    found: Sequence[Handle] = optimizer.__dict__.get(_ATTRIBUTE, ())
+    return found

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from decaylab.conformance.instance import OwnDecay, own_decay
 from decaylab.conventions import step_decay
 from decaylab.conventions.step_decay import MEASURED, Target
-from decaylab.decay.attachment import Handle, handles
+from decaylab.decay.attachment import Handle, attached_to
 
 Scalar: TypeAlias = float | Tensor
 Knowledge = Literal["stated", "measured", "unknown", "none"]
@@ -91,6 +91,7 @@ class DecayReader:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
+        self._label = f"{type(optimizer).__name__}'s weight_decay"
         self._own: dict[int, OwnDecay] = {}
         self._largest: dict[int, Scalar] = {}
         self.look()
@@ -114,7 +115,7 @@ class DecayReader:
         """
         group = self._optimizer.param_groups[index]
         acting = [
-            handle for handle in handles(self._optimizer) if any(handle.covers(group, p) for p in group["params"])
+            handle for handle in attached_to(self._optimizer) if any(handle.covers(group, p) for p in group["params"])
         ]
         for handle in acting:
             yield self._of_rule(handle, index, group)
@@ -157,7 +158,7 @@ class DecayReader:
     def _of_coefficient(
         self, own: OwnDecay, index: int, group: Mapping[str, Any], lr: Scalar, coefficient: Scalar
     ) -> Decay:
-        key, label = str(index), f"{type(self._optimizer).__name__}'s weight_decay"
+        key, label = str(index), self._label
         if own.kind == "none":
             return Decay(key, label, 0.0, 0.0, 0.0, knowledge="none")
         if own.coupled:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from decaylab.decay.attachment import handles
+from decaylab.decay.attachment import attached_to
 from decaylab.probes.active_decay import Decay
 from decaylab.probes.cumulative_decay import Elapsed
 from decaylab.probes.decay_check import DecayCheck
@@ -91,7 +91,7 @@ def sources(
             name = _identity(index, decay)
             found[name] = _joined(found[name], source) if name in found else source
     listed = {name.partition(" ")[0] for name in found}
-    for handle in handles(optimizer):  # a rule on no group at all, such as one whose parameters have left
+    for handle in attached_to(optimizer):  # a rule on no group at all, such as one whose parameters have left
         if handle.slot not in listed:
             found[handle.slot] = DecaySource(label=handle.label, target="zero", knowledge="stated")
     return list(found.values())

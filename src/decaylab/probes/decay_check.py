@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from decaylab.conventions import step_decay
-from decaylab.decay.attachment import Handle, handles
+from decaylab.decay.attachment import Handle, attached_to
 from decaylab.decay.effect import Effect
 from decaylab.probes.active_decay import Decay, Scalar
 from decaylab.probes.optimizer_rates import GroupRates, MeasuredDecay
@@ -78,7 +78,7 @@ class DecayCheck:
         """Ask the rules to measure themselves in the recorded step that comes."""
         sparse = self._records & (self._records - 1) == 0  # 0, 1, 2, 4, 8, ...
         measured = {d.key.partition("/")[2] for group in groups for d in group.decays if d.knowledge == "measured"}
-        for handle in handles(self._optimizer):
+        for handle in attached_to(self._optimizer):
             if sparse or handle.slot in measured:
                 handle.measure_next_step()
 
@@ -201,7 +201,7 @@ class DecayCheck:
 
     def _effect(self, key: str) -> Effect | None:
         slot = key.partition("/")[2]
-        found: list[Handle] = [handle for handle in handles(self._optimizer) if slot and handle.slot == slot]
+        found: list[Handle] = [handle for handle in attached_to(self._optimizer) if slot and handle.slot == slot]
         return found[0].effect if found else None
 
 

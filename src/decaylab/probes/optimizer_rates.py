@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -108,9 +109,12 @@ def _rotation_ratio(family: str | None, group: Mapping[str, Any]) -> float:
     if family is None or (family != "sgd" and (len(betas) < 2 or None in betas[:2])):
         return _NAN
     coefficients = (0.0, 0.0) if family == "sgd" else (float(betas[0]), float(betas[1]))
-    momentum = float(group.get("momentum") or 0.0)
-    inputs = RotationInputs(optimizer=cast(Family, family), betas=coefficients, momentum=momentum)
-    ratio = update_ratio(inputs)
+    return _ratio_of(family, coefficients, float(group.get("momentum") or 0.0))
+
+
+@lru_cache
+def _ratio_of(family: str, betas: tuple[float, float], momentum: float) -> float:
+    ratio = update_ratio(RotationInputs(optimizer=cast(Family, family), betas=betas, momentum=momentum))
     return _NAN if ratio is None else ratio
 
 
