@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 JOBS   ?= 2
 
-.PHONY: demo test campaign lint types bench bench-gpu docs clean help
+.PHONY: demo test campaign lint types bench bench-gpu docs package clean help
 
 help:            ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -40,6 +40,16 @@ bench: $(VENV)/.installed-dev    ## every benchmark that needs nothing from outs
 
 bench-gpu: $(VENV)/.installed-dev    ## on a GPU: what must be right there, and how fast it is
 	$(BIN)/python benchmarks/gpu.py
+
+docs: $(VENV)/.installed-docs    ## the docs site in docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -b html -W --keep-going docs docs/_build/html -q
+
+$(VENV)/.installed-docs: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+package: $(VENV)/.installed-dev  ## build the distribution and check its description
+	rm -rf dist && $(BIN)/python -m build -q && $(BIN)/python -m twine check --strict dist/*
 
 clean:           ## remove the environment and caches, never results
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Print the README's table of experiments from the verdicts beside this file: ``python results/table.py``."""
+"""Print the table of experiments in docs/results.md from the verdicts beside this file: ``python results/table.py``."""
 
 from __future__ import annotations
 

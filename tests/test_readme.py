@@ -12,7 +12,12 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_table_of_experiments_is_that_of_the_results():
     lines = runpy.run_path(str(ROOT / "results" / "table.py"))["rows"]()
-    assert "\n".join(lines) in README, "run `python results/table.py` and put its table into the README"
+    page = (ROOT / "docs" / "results.md").read_text()
+    assert "\n".join(lines) in page, "run `python results/table.py` and put its table into docs/results.md"
+
+
+def test_the_readme_is_short():
+    assert len(README.encode()) < 10_240
 
 
 def test_the_rooms_are_those_of_the_package():

@@ -120,7 +120,7 @@ class Step:
 class Rule:
     """Base of every rule: what it needs, and its two moments in a step.
 
-    Class attributes:
+    Attributes:
         edits_gradients: The rule adds to the gradient, so it must see it unscaled.
         keeps_old: The rule needs the weights from before the update; one copy of them is kept.
         norm_based: The rule reads norms of whole tensors, which a flattened shard does not have.
