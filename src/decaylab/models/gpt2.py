@@ -6,8 +6,9 @@ Shapes: B sequences, T positions, D width, H heads, K = D / H, V vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,12 @@ from decaylab.errors import DecaylabError
 Attention = Literal["auto", "flash", "math"]
 Activation = Literal["gelu", "gelu_tanh", "relu"]
 
-_ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu}
+Norm = Callable[[int], nn.LayerNorm]
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
 # On a CPU the fused kernel's backward costs more than writing the T x T probabilities, up to about these contexts.
 _MATH_CONTEXT_ON_CPU = {torch.bfloat16: 512, torch.float16: 512, torch.float32: 64, torch.float64: 64}
 # Nearly half of the T x T probabilities are zeros above the diagonal. Blocks of so many rows, but no more blocks than
@@ -108,8 +114,9 @@ class GPT(nn.Module):
         )
         self.lm_head = nn.Linear(width, vocab_size, bias=False)
         if tied:
-            self.lm_head.weight = self.transformer["wte"].weight
+            self.lm_head.weight = cast(nn.Parameter, self.transformer["wte"].weight)
         # Added to the attention scores; kept beside the model because making it costs as much as a small layer.
+        self._causal_TT: Tensor
         self.register_buffer("_causal_TT", torch.full((context, context), -math.inf).triu(1), persistent=False)
         self._initialise(init_std)
 
@@ -141,18 +148,20 @@ class GPT(nn.Module):
         length = tokens_BT.shape[1]
         if length > self.context:
             raise DecaylabError(f"sequences of {length} tokens do not fit into a context of {self.context}")
-        wte, wpe = self.transformer["wte"].weight, self.transformer["wpe"].weight
+        wte, wpe = (cast(Tensor, self.transformer[name].weight) for name in ("wte", "wpe"))
         mask_TT = self._causal_TT[:length, :length] if self._materialised(tokens_BT) else None
         h_BTD = F.embedding(tokens_BT, wte) + wpe[:length]
         if self.dropout:
             h_BTD = F.dropout(h_BTD, self.dropout, self.training)
-        for block in self.transformer["h"]:
+        for block in cast(nn.ModuleList, self.transformer["h"]):
             h_BTD = block(h_BTD, mask_TT)
-        return self.transformer["ln_f"](h_BTD)
+        normalised_BTD: Tensor = self.transformer["ln_f"](h_BTD)
+        return normalised_BTD
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Return the logits of each next token, (B, T, V), for int64 tokens (B, T) with T at most ``context``."""
-        return self.lm_head(self.features(tokens_BT))
+        logits_BTV: Tensor = self.lm_head(self.features(tokens_BT))
+        return logits_BTV
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Return the mean cross-entropy in nats per token, always computed in float32.
@@ -207,7 +216,17 @@ class GPT(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, width, num_heads, norm, bias, activation, branch_norm, qk_norm, dropout):
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        norm: Norm,
+        bias: bool,
+        activation: str,
+        branch_norm: bool,
+        qk_norm: bool,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.ln_1 = norm(width)
         self.attn = _Attention(width, num_heads, norm, bias, qk_norm, dropout)
@@ -216,17 +235,17 @@ class _Block(nn.Module):
         self.ln_3 = norm(width) if branch_norm else None
         self.ln_4 = norm(width) if branch_norm else None
 
-    def forward(self, h_BTD, mask_TT):
-        attended_BTD = self.attn(self.ln_1(h_BTD), mask_TT)
+    def forward(self, h_BTD: Tensor, mask_TT: Tensor | None) -> Tensor:
+        attended_BTD: Tensor = self.attn(self.ln_1(h_BTD), mask_TT)
         h_BTD = h_BTD + (attended_BTD if self.ln_3 is None else self.ln_3(attended_BTD))
-        mixed_BTD = self.mlp(self.ln_2(h_BTD))
+        mixed_BTD: Tensor = self.mlp(self.ln_2(h_BTD))
         return h_BTD + (mixed_BTD if self.ln_4 is None else self.ln_4(mixed_BTD))
 
 
 class _Attention(nn.Module):
     """Causal self-attention, softmax(q k^T / sqrt(K) + mask) v per head."""
 
-    def __init__(self, width, num_heads, norm, bias, qk_norm, dropout):
+    def __init__(self, width: int, num_heads: int, norm: Norm, bias: bool, qk_norm: bool, dropout: float) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.head_width = width // num_heads
@@ -236,27 +255,27 @@ class _Attention(nn.Module):
         self.ln_q = norm(self.head_width) if qk_norm else None
         self.ln_k = norm(self.head_width) if qk_norm else None
 
-    def forward(self, x_BTD, mask_TT):
+    def forward(self, x_BTD: Tensor, mask_TT: Tensor | None) -> Tensor:
         B, T, D = x_BTD.shape
         heads_BT3HK = self.c_attn(x_BTD).view(B, T, 3, self.num_heads, self.head_width)
         if mask_TT is None:
             y_BTD = self._fused(heads_BT3HK).reshape(B, T, D)
         else:
             y_BTD = self._materialised(heads_BT3HK, mask_TT).reshape(B, T, D)
-        y_BTD = self.c_proj(y_BTD)
+        y_BTD = cast(Tensor, self.c_proj(y_BTD))
         return F.dropout(y_BTD, self.dropout, self.training) if self.dropout else y_BTD
 
-    def _normalise(self, q, k):
-        return (q, k) if self.ln_q is None else (self.ln_q(q), self.ln_k(k))
+    def _normalise(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        return (q, k) if self.ln_q is None or self.ln_k is None else (self.ln_q(q), self.ln_k(k))
 
-    def _fused(self, heads_BT3HK):
+    def _fused(self, heads_BT3HK: Tensor) -> Tensor:
         q, k, v = heads_BT3HK.transpose(1, 3).unbind(2)  # each (B, H, T, K), no copy
         # LayerNorm gives float32 under autocast, and the fused kernel wants one dtype.
         q, k = (z.to(v.dtype) for z in self._normalise(q, k))
         y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0, is_causal=True)
         return y.transpose(1, 2)
 
-    def _materialised(self, heads_BT3HK, mask_TT):
+    def _materialised(self, heads_BT3HK: Tensor, mask_TT: Tensor) -> Tensor:
         B, T, _, H, K = heads_BT3HK.shape
         # One copy puts q, k and v where batched matrix products can read them without further copies; N = B H.
         q_NTK, k_NTK, v_NTK = heads_BT3HK.permute(2, 0, 3, 1, 4).reshape(3, B * H, T, K).unbind()
@@ -276,13 +295,13 @@ class _Attention(nn.Module):
 
 
 class _MLP(nn.Module):
-    def __init__(self, width, bias, activation, dropout):
+    def __init__(self, width: int, bias: bool, activation: str, dropout: float) -> None:
         super().__init__()
         self.c_fc = nn.Linear(width, 4 * width, bias=bias)
         self.c_proj = nn.Linear(4 * width, width, bias=bias)
         self.activation = _ACTIVATIONS[activation]
         self.dropout = dropout
 
-    def forward(self, x):
-        y = self.c_proj(self.activation(self.c_fc(x)))
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.c_proj(self.activation(self.c_fc(x)))
         return F.dropout(y, self.dropout, self.training) if self.dropout else y

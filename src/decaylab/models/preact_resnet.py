@@ -5,6 +5,7 @@ Shapes: images (N, C, H, W) in, logits (N, classes) out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -16,7 +17,9 @@ from decaylab.models.initialisation import he_
 
 # depth -> blocks per stage; every stage after the first halves the image and doubles the channels.
 _STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
-_ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu}
+Activation = Callable[[Tensor], Tensor]
+Norm = Callable[[int], nn.BatchNorm2d]
+_ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "gelu": F.gelu}
 
 
 class PreActResNet(nn.Module):
@@ -90,11 +93,14 @@ class PreActResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (N, classes) of images (N, C, H, W)."""
         h = self.blocks(self.conv_in(self.norm_in(x)))
-        return self.head(self.activation(self.norm_out(h)).mean((2, 3)))
+        logits: Tensor = self.head(self.activation(self.norm_out(h)).mean((2, 3)))
+        return logits
 
 
 class _Block(nn.Module):
-    def __init__(self, channels, out, stride, norm, activation, scale_invariant):
+    def __init__(
+        self, channels: int, out: int, stride: int, norm: Norm, activation: Activation, scale_invariant: bool
+    ) -> None:
         super().__init__()
         self.activation = activation
         self.norm1 = norm(channels)
@@ -106,9 +112,9 @@ class _Block(nn.Module):
             projection = nn.Conv2d(channels, out, 1, stride=stride, bias=False)
             self.shortcut = nn.Sequential(norm(channels), projection) if scale_invariant else projection
 
-    def forward(self, h):
+    def forward(self, h: Tensor) -> Tensor:
         z = self.activation(self.norm1(h))
-        branch = self.conv2(self.activation(self.norm2(self.conv1(z))))
+        branch: Tensor = self.conv2(self.activation(self.norm2(self.conv1(z))))
         return branch + (h if self.shortcut is None else self.shortcut(z))
 
 

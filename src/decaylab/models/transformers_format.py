@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -107,7 +107,7 @@ def write(model: GPT, folder: Path, *, end_of_text: int | None = None) -> None:
         bias = name.removesuffix("weight") + "bias"
         if name != bias and bias not in tensors and _has_bias(name):
             theirs[bias] = torch.zeros(tensor.shape[0])
-    block = model.transformer["h"][0]
+    block = cast(Any, model.transformer["h"])[0]
     activation = next(name for name, function in _activation_table().items() if function is block.mlp.activation)
     config = {
         "architectures": ["GPT2LMHeadModel"],

@@ -78,7 +78,8 @@ class VGG(nn.Module):
                 f"this VGG takes images of {size} x {size} pixels, not {height} x {width}: "
                 "vgg16 is for 32 x 32 (CIFAR), vgg_small for 8 x 8 (digits)"
             )
-        return self.classifier(self.features(x).flatten(1))
+        logits: Tensor = self.classifier(self.features(x).flatten(1))
+        return logits
 
 
 def vgg16(
