@@ -18,6 +18,7 @@ from decaylab.experiments.paired import compare as compare_settings
 from decaylab.experiments.quantity import final
 from decaylab.experiments.results import Results
 from decaylab.experiments.run_spec import Label, RunSpec
+from decaylab.experiments.sweep import labels
 from decaylab.store.run_ids import whole_id
 from decaylab.store.store import Store
 
@@ -70,10 +71,11 @@ def compare(
             for path, values in differing([{"kind": row.kind, **row.config} for row in rows]).items()
             if path not in _PER_SEED
         }
+        names = labels(varied)
         settings: dict[str, dict[Label, str]] = {}
         specs = []
         for number, row in enumerate(rows):
-            own = {path: text(values[number]) for path, values in varied.items()}
+            own = {names[path]: text(values[number]) for path, values in varied.items()}
             name = next(iter(own.values())) if len(own) == 1 else " with ".join(f"{p} {v}" for p, v in own.items())
             seed = int(row.config.get("seed", 0))
             settings.setdefault(name, {})[seed] = row.id

@@ -17,6 +17,7 @@ from decaylab.store.store import Store
 
 _USUAL = ("test/error", "val/loss")
 _SETTINGS = 6  # columns of settings that a terminal has room for
+_WIDE = 100  # columns, from which on it has room for the time, too
 
 
 def runs(
@@ -78,13 +79,15 @@ def _print_table(
     paths = paths[: len(paths) - len(left_out)]
     last_parts = [path.rsplit(".", 1)[-1] for path in paths]
     table = Table(box=None, pad_edge=False)
+    narrow = out.is_terminal and out.width < _WIDE
     for title in ("run", "kind", "status", "step"):
         table.add_column(title, no_wrap=True)
     for path, part in zip(paths, last_parts, strict=True):
-        table.add_column(Text(printable(path if last_parts.count(part) > 1 else part)), overflow="fold")
+        table.add_column(Text(printable(path if last_parts.count(part) > 1 else part)), no_wrap=True)
     for title in shown:
-        table.add_column(Text(printable(title)), justify="right")
-    table.add_column("ended", no_wrap=True)
+        table.add_column(Text(printable(title)), justify="right", no_wrap=True)
+    if not narrow:
+        table.add_column("ended", no_wrap=True)
     table.add_column("why", overflow="fold")
     for number, row in enumerate(rows):
         values = last.get(row.id, {})
@@ -95,13 +98,17 @@ def _print_table(
             f"{row.step}/{row.total_steps}" if row.total_steps and not row.is_ended else str(row.step),
             *(Text(_setting(differ[path][number])) for path in paths),
             *(f"{values[name]:.4g}" if name in values else "" for name in shown),
-            "" if row.ended is None else datetime.fromtimestamp(row.ended).strftime("%Y-%m-%d %H:%M"),
+            *(() if narrow else (_when(row.ended),)),
             Text(_one_line(row.reason)),
         )
     out.print(table)
     if left_out:
         names = ", ".join(map(printable, left_out))
         print(f"They also differ in {names}: --settings NAME ... shows what you choose, a pipe and --json show all.")
+
+
+def _when(seconds: float | None) -> str:
+    return "" if seconds is None else datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
 def _setting(value: Any) -> str:
