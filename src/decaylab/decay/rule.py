@@ -96,6 +96,7 @@ class Step:
         state: Tensors that a rule keeps for a parameter, by parameter and name.
         shared: Numbers that a rule keeps for all of its parameters together.
         scratch: What a rule hands from ``before`` to ``after``; forgotten after the step.
+        kept: Memory of a weight's size for what a rule computes anew at every step, by parameter.
     """
 
     optimizer: Optimizer
@@ -105,6 +106,20 @@ class Step:
     state: dict[Tensor, dict[str, Tensor]]
     shared: dict[str, float]
     scratch: dict[str, Any] = field(default_factory=dict)
+    kept: dict[Tensor, Tensor] = field(default_factory=dict)
+
+    def room(self, part: Part) -> list[Tensor]:
+        """Return memory for a tensor of the shape of each weight of ``part``; what it holds is of no meaning.
+
+        On a CPU it is kept between steps, where fresh pages would cost more than the arithmetic.
+        """
+        if part.weights[0].device.type != "cpu":
+            return [torch.empty_like(weight) for weight in part.weights]
+        for p, weight in zip(part.params, part.weights, strict=True):
+            found = self.kept.get(p)
+            if found is None or found.shape != weight.shape or found.dtype != weight.dtype:
+                self.kept[p] = torch.empty_like(weight)
+        return [self.kept[p] for p in part.params]
 
     def column(self, part: Part, name: str) -> Tensor:
         """Return a stored number of every parameter of ``part`` as one vector."""

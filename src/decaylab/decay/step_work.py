@@ -50,6 +50,7 @@ class StepWork:
         self.begun, self._measures = False, False
         self.effect: Effect | None = None
         self._old: dict[Tensor, Tensor] = {}
+        self._kept: dict[Tensor, Tensor] = {}
         self._user_grads: list[tuple[Tensor, Tensor]] = []
         self._step: Step | None = None
         self._awaits_closure = self._compiling = self._starts_state = False
@@ -123,6 +124,7 @@ class StepWork:
             step.parts = [part for part in step.parts if not self._lend(part, step)]
         if self._members.rows == "touched":
             step.parts = [part for part in step.parts if _take_rows(part)]
+        step.kept = self._kept
         if self.rule.keeps_old:
             self._copy_old(step)
         if self.rule.edits_gradients:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from decaylab.tensors.sharding import complete_sums, local
 
-_PIECE_CPU, _PIECE_GPU = 1 << 16, 1 << 26
+_PIECE_CPU, _PIECE_GPU = 1 << 17, 1 << 26  # a thread's share on a CPU, all of a GPU
+_LARGE = 1 << 16
 Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
@@ -67,7 +68,7 @@ def sums(tensors: Tensors, positive: bool = False) -> Tensor:
         positive: No tensor has a negative entry.
     """
     dtype = wide(tensors[0].dtype)
-    if tensors[0].device.type == "cpu" and max(tensor.numel() for tensor in tensors) > _PIECE_CPU:
+    if tensors[0].device.type == "cpu" and max(tensor.numel() for tensor in tensors) > _LARGE:
         # For large tensors on CPU a loop of sums is four times as fast as the foreach norm, and calls cost nothing.
         return torch.stack([tensor.sum(dtype=dtype) for tensor in tensors])
     sizes = torch.stack(torch._foreach_norm(tensors, 1, dtype=dtype))
@@ -102,6 +103,11 @@ def scale_(weights: Tensors, factors: Tensor) -> None:
         torch._foreach_copy_(weights, copies)
 
 
+def piece_size(tensor: Tensor) -> int:
+    """Return the number of weights of a piece: a cache's content for each thread of a CPU; a GPU's bounds memory."""
+    return _PIECE_CPU * torch.get_num_threads() if tensor.device.type == "cpu" else _PIECE_GPU
+
+
 def pieces(*lists: Tensors) -> Iterator[tuple[list[Tensor], ...]]:
     """Cut lists of tensors along dimension 0 into batches of a bounded number of weights.
 
@@ -114,7 +120,7 @@ def pieces(*lists: Tensors) -> Iterator[tuple[list[Tensor], ...]]:
     Yields:
         For each batch, a list of views for every list, in the same order.
     """
-    size = _PIECE_CPU if lists[0][0].device.type == "cpu" else _PIECE_GPU
+    size = piece_size(lists[0][0])
     batch: list[tuple[Tensor, ...]] = []
     held = 0
     for tensors in zip(*lists, strict=True):

@@ -14,6 +14,7 @@ from decaylab.conventions.step_decay import MEASURED, DecayTerms
 from decaylab.decay.fused_kernel import Convention
 from decaylab.decay.rule import DecayRule, Part, Scalar, ShrinkRule, Step
 from decaylab.errors import DecaylabError
+from decaylab.tensors.blocks import add_scaled, scratch, subtract
 from decaylab.tensors.foreach import pieces, wide
 
 
@@ -44,23 +45,35 @@ class L2(DecayRule):
     def before(self, step: Step) -> None:
         """Put ``g + lambda p`` in the place of every gradient; `attach` puts the user's back after the step."""
         for part in step.parts:
-            add_to_gradients(part, part.weights, self.weight_decay * part.strength)
+            add_to_gradients(step, part, self.weight_decay * part.strength)
 
     def penalty(self, step: Step) -> Scalar | None:
         """Return ``lambda / 2 sum ||p||^2``."""
         return half_square_sum([(part.weights, self.weight_decay * part.strength) for part in step.parts])
 
 
-def add_to_gradients(part: Part, direction: list[Tensor], coefficient: Scalar) -> None:
-    """Give every parameter of ``part`` a new gradient, ``g + coefficient * direction``; minus where that is climbed."""
+def add_to_gradients(step: Step, part: Part, coefficient: Scalar, anchors: list[Tensor] | None = None) -> None:
+    """Give every parameter a new gradient, ``g + coefficient (p - anchor)``; minus where that is climbed.
+
+    Args:
+        step: The step.
+        part: The parameters.
+        coefficient: What multiplies the distance.
+        anchors: Where it is measured from; zero by default.
+    """
     coefficient = part.sign * coefficient
     if isinstance(coefficient, Tensor):
-        sums = torch._foreach_add(part.grads, torch._foreach_mul(direction, coefficient.to(direction[0].device)))
+        away = part.weights if anchors is None else torch._foreach_sub(part.weights, anchors)
+        sums = list(torch._foreach_add(part.grads, torch._foreach_mul(away, coefficient.to(away[0].device))))
     elif coefficient == 0:
         return
+    elif part.weights[0].device.type == "cpu":
+        sums = step.room(part)
+        add_scaled(sums, part.grads, part.weights, anchors, coefficient)
     else:
-        sums = torch._foreach_add(part.grads, direction, alpha=coefficient)
-    part.replace_grads(list(sums))
+        away = part.weights if anchors is None else torch._foreach_sub(part.weights, anchors)
+        sums = list(torch._foreach_add(part.grads, away, alpha=coefficient))
+    part.replace_grads(sums)
 
 
 def half_square_sum(terms: list[tuple[list[Tensor], Scalar]]) -> Scalar:
@@ -234,11 +247,15 @@ class Cautious(DecayRule):
 
     def _decay(self, old: list[Tensor], new: list[Tensor], coefficient: Scalar) -> None:
         # Signs, not products: the product of two small numbers may round to zero and lose its sign.
-        agree = torch._foreach_sub(old, new)
-        torch._foreach_sign_(agree)
-        torch._foreach_mul_(agree, torch._foreach_sign(old))
-        torch._foreach_add_(agree, 1.0)
-        torch._foreach_clamp_max_(agree, 1.0)
+        agree = subtract(old, new)
+        if len(agree) == 1 and agree[0].device.type == "cpu":
+            agree[0].mul_(torch.sign(old[0], out=scratch(old[0], 1)))
+            torch.ge(agree[0], 0.0, out=agree[0])
+        else:
+            torch._foreach_sign_(agree)
+            torch._foreach_mul_(agree, torch._foreach_sign(old))
+            torch._foreach_add_(agree, 1.0)
+            torch._foreach_clamp_max_(agree, 1.0)
         torch._foreach_mul_(agree, old)
         if isinstance(coefficient, Tensor):
             torch._foreach_mul_(agree, coefficient.to(agree[0].device))

@@ -13,7 +13,8 @@ from decaylab.conventions.step_decay import MEASURED, DecayTerms
 from decaylab.decay.rule import DecayRule, Part, Scalar, Step
 from decaylab.decay.rules.classic import add_to_gradients, half_square_sum
 from decaylab.errors import unknown
-from decaylab.tensors.foreach import dots, norms, scale_
+from decaylab.tensors.blocks import offset_products, pull_towards_
+from decaylab.tensors.foreach import dots, norms, scale_, squared_norms
 from decaylab.tensors.sharding import local
 
 State = dict[Tensor, dict[str, Tensor]]
@@ -45,12 +46,14 @@ class _Anchored(DecayRule):
         """State that the pull is towards the anchor, by a share that is measured."""
         return DecayTerms(share=math.nan, target="anchor") if self.anchor == "initial" else MEASURED
 
+    def anchors(self, part: Part, step: Step) -> list[Tensor] | None:
+        """Return ``p_0`` for every tensor on this rank; None where it is zero."""
+        return None if self.anchor == "zero" else [local(step.state[p]["anchor"]) for p in part.params]
+
     def offsets(self, part: Part, step: Step) -> list[Tensor]:
         """Return ``p - p_0`` for every tensor on this rank; for the anchor zero the weights themselves, not copies."""
-        if self.anchor == "zero":
-            return part.weights
-        anchors = [local(step.state[p]["anchor"]) for p in part.params]
-        return list(torch._foreach_sub(part.weights, anchors))
+        anchors = self.anchors(part, step)
+        return part.weights if anchors is None else list(torch._foreach_sub(part.weights, anchors))
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class L2ToAnchor(_Anchored):
         for part in step.parts:
             coefficient = self.weight_decay * part.strength
             if isinstance(coefficient, Tensor) or coefficient != 0:
-                add_to_gradients(part, self.offsets(part, step), coefficient)
+                add_to_gradients(step, part, coefficient, self.anchors(part, step))
 
     def penalty(self, step: Step) -> Scalar | None:
         """Return ``lambda / 2 sum ||p - p_0||^2``."""
@@ -106,20 +109,25 @@ class SelectiveProjection(_Anchored):
     def before(self, step: Step) -> None:
         """Measure, for every tensor, the distance from the anchor and whether the gradient points away from it."""
         for part in step.parts:
-            away = self.offsets(part, step)
-            inner = dots(part.params, part.grads, away)
-            step.scratch[f"{id(part)}"] = (part.sign * inner > 0, norms(part.params, away))
+            anchors = self.anchors(part, step)
+            if anchors is None:
+                inner, squares = dots(part.params, part.grads, part.weights), squared_norms(part.params, part.weights)
+            else:
+                inner, squares = offset_products(part.params, part.weights, anchors, part.grads)
+            step.scratch[f"{id(part)}"] = (part.sign * inner > 0, squares.sqrt())
 
     def after(self, step: Step) -> None:
         """Pull the tensors back that went the wrong way."""
         for part in step.parts:
             disagree, before = step.scratch[f"{id(part)}"]
-            away = self.offsets(part, step)
-            after = norms(part.params, away)
+            anchors = self.anchors(part, step)
+            if anchors is None:
+                after = norms(part.params, part.weights)
+            else:
+                after = offset_products(part.params, part.weights, anchors)[1].sqrt()
             share = ((after - before) / torch.where(after > 0, after, 1.0)).clamp_(0, 1)
             pull = torch.where(disagree, self.weight_decay * part.strength * share, 0.0)
-            if self.anchor == "zero":
+            if anchors is None:
                 scale_(part.weights, 1 - pull)
             else:
-                scale_(away, -pull)
-                torch._foreach_add_(part.weights, away)
+                pull_towards_(part.weights, anchors, pull)
