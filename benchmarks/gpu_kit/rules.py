@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from decaylab import decay
 from decaylab.errors import DecaylabError
+from decaylab.tensors import multi_tensor
 from gpu_kit.sections import Environment
 
 # One tensor is larger than the pieces that rules work in, and none is a multiple of anything.
@@ -155,6 +157,22 @@ def check(environment: Environment) -> None:
             details.update(compiled(name, device, backend))
         with record.check(f"{name}: resumes bit for bit"):
             resumed(name, device)
+        if device == "cuda":
+            with record.check(f"{name}: one launch for all tensors") as details, of_any_size():
+                assert multi_tensor.usable(weights(device, torch.float32)), "Triton does not work here"
+                details.update(agreement(name, device, torch.float32, grads, lrs, limit=1e-4))
+                captured(name)
+                resumed(name, device)
+
+
+@contextmanager
+def of_any_size() -> Iterator[None]:
+    """Let kernels work on few weights too, where compiling them would not pay."""
+    before, multi_tensor._WORTH_IT = multi_tensor._WORTH_IT, 0
+    try:
+        yield
+    finally:
+        multi_tensor._WORTH_IT = before
 
 
 def agreement(

@@ -11,6 +11,7 @@ import threading
 import torch
 from torch import Tensor
 
+from decaylab.tensors import multi_tensor
 from decaylab.tensors.foreach import Tensors, piece_size, pieces, scale_, sums, wide, widened
 from decaylab.tensors.sharding import complete_sums
 
@@ -39,6 +40,9 @@ def add_scaled(out: Tensors, base: Tensors, direction: Tensors, origin: Tensors 
 
     The bits are those of ``torch.add(base, direction - origin, alpha=factor)``. ``out`` shares no memory with the rest.
     """
+    if multi_tensor.usable(out, base, direction, *([] if origin is None else [origin])):
+        multi_tensor.add_scaled(out, base, direction, origin, factor)
+        return
     for piece in pieces(out, base, direction, *([] if origin is None else [origin])):
         target, start, along = piece[:3]
         if len(target) == 1:
@@ -58,6 +62,9 @@ def pull_towards_(weights: Tensors, origin: Tensors, shares: Tensor) -> None:
         origin: Of the same shapes.
         shares: A number a tensor. On the CPU, tensors whose share is 0 are not touched.
     """
+    if multi_tensor.usable(weights, origin):
+        multi_tensor.pull_towards_(weights, origin, shares)
+        return
     if weights[0].device.type != "cpu" or weights[0].dtype not in (torch.float32, torch.float64):
         away = torch._foreach_sub(weights, origin)
         scale_(away, -shares)
@@ -80,6 +87,9 @@ def offset_products(
         origin: o, of the same shapes.
         grads: g, of the same shapes; without them the first vector is zero.
     """
+    if multi_tensor.usable(weights, origin, *([] if grads is None else [grads])):
+        squares, inner = multi_tensor.sums(weights, origin, grads)
+        return complete_sums(params, inner), complete_sums(params, squares)
     size, dtype = piece_size(weights[0]), wide(weights[0].dtype)
     found = torch.zeros(2, len(weights), dtype=dtype, device=weights[0].device)
     tensors = [weights, origin] if grads is None else [weights, origin, grads]
@@ -94,11 +104,11 @@ def offset_products(
     chosen = set(large)
     small = [i for i in range(len(weights)) if i not in chosen]
     if small:
-        away = torch._foreach_sub([weights[i] for i in small], [origin[i] for i in small])
-        squares = torch.stack(torch._foreach_norm(away, 2, dtype=dtype)).square_()
+        offsets = torch._foreach_sub([weights[i] for i in small], [origin[i] for i in small])
+        squares = torch.stack(torch._foreach_norm(offsets, 2, dtype=dtype)).square_()
         inner = torch.zeros_like(squares)
         if grads is not None:
-            inner = sums(torch._foreach_mul(widened([grads[i] for i in small]), widened(away)))
+            inner = sums(torch._foreach_mul(widened([grads[i] for i in small]), widened(offsets)))
         found[:, small] = torch.stack([inner, squares])
     return complete_sums(params, found[0]), complete_sums(params, found[1])
 

@@ -14,6 +14,7 @@ from decaylab.conventions.step_decay import MEASURED, DecayTerms
 from decaylab.decay.fused_kernel import Convention
 from decaylab.decay.rule import DecayRule, Part, Scalar, ShrinkRule, Step
 from decaylab.errors import DecaylabError
+from decaylab.tensors import multi_tensor
 from decaylab.tensors.blocks import add_scaled, scratch, subtract
 from decaylab.tensors.foreach import pieces, wide
 
@@ -67,7 +68,7 @@ def add_to_gradients(step: Step, part: Part, coefficient: Scalar, anchors: list[
         sums = list(torch._foreach_add(part.grads, torch._foreach_mul(away, coefficient.to(away[0].device))))
     elif coefficient == 0:
         return
-    elif part.weights[0].device.type == "cpu":
+    elif part.weights[0].device.type == "cpu" or multi_tensor.usable(part.weights, part.grads):
         sums = step.room(part)
         add_scaled(sums, part.grads, part.weights, anchors, coefficient)
     else:
@@ -241,6 +242,9 @@ class Cautious(DecayRule):
             coefficient = self._largest_share(part)
             self._refuse_flip(coefficient)
             if not isinstance(coefficient, Tensor) and coefficient == 0:
+                continue
+            if multi_tensor.usable(part.weights, part.old):
+                multi_tensor.cautious_(part.weights, part.old, coefficient)
                 continue
             for old, new in pieces(part.old, part.weights):
                 self._decay(old, new, coefficient)

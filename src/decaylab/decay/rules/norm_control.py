@@ -13,6 +13,8 @@ from decaylab.conventions import step_decay
 from decaylab.conventions.step_decay import HELD_NORM, DecayTerms
 from decaylab.decay.rule import DecayRule, Part, Rule, Step
 from decaylab.errors import DecaylabError, unknown
+from decaylab.tensors import multi_tensor
+from decaylab.tensors.blocks import offset_products
 from decaylab.tensors.foreach import by_kind, norms, safe_ratio, scale_, squared_norms, widened
 from decaylab.tensors.sharding import local
 
@@ -192,6 +194,9 @@ class Hyperball(Rule):
         """Replace the optimizer's step by one of length ``lr R`` in its direction, and return to the sphere."""
         for part in step.parts:
             radius = step.column(part, "radius")
+            if multi_tensor.usable(part.weights, part.old):
+                self._step_on_sphere(part, radius)
+                continue
             # In place in the weights: what they moved by, that at its new length, and the sum with the old ones.
             old, moved = widened(part.old), widened(part.weights)
             torch._foreach_sub_(moved, old)
@@ -201,3 +206,12 @@ class Hyperball(Rule):
             scale_(moved, safe_ratio(radius, norms(part.params, moved)))
             if moved is not part.weights:
                 torch._foreach_copy_(part.weights, moved)
+
+    def _step_on_sphere(self, part: Part, radius: Tensor) -> None:
+        """Do it in two passes: the norm of the sum is known from the products of its terms before it is formed."""
+        inner, squares = offset_products(part.params, part.weights, part.old, part.old)
+        length = squares.sqrt()
+        share = torch.where(length > 0, part.lr * radius / torch.where(length > 0, length, 1.0), 0.0)
+        total = squared_norms(part.params, part.old) + share * (2 * inner + share * squares)
+        factor = safe_ratio(radius, total.clamp_min(0).sqrt())
+        multi_tensor.combine_(part.weights, part.old, share, factor)

@@ -12,6 +12,7 @@ from torch import Tensor
 from decaylab.conventions.step_decay import HELD_NORM, DecayTerms
 from decaylab.decay.rule import Part, Rule, Step
 from decaylab.errors import DecaylabError
+from decaylab.tensors import multi_tensor
 from decaylab.tensors.foreach import by_kind, exact, multiply_, norms, safe_ratio, scale_, squared_norms, wide, widened
 from decaylab.tensors.sharding import is_sharded, local, refuse_split_rows
 
@@ -202,6 +203,13 @@ class MaxNorm(_Projection):
         if step.index % self.every:
             return
         for part in step.parts:
+            if multi_tensor.usable(part.weights) and multi_tensor.rows_fit(part.weights):
+                if self.threshold is None:
+                    ceilings = step.column(part, "threshold")
+                else:
+                    ceilings = torch.full((len(part.params),), self.threshold, device=part.weights[0].device)
+                multi_tensor.cap_rows_(part.weights, ceilings)
+                continue
             # Row norms have no foreach form; a classifier has one tensor or few.
             for p, weight in zip(part.params, part.weights, strict=True):
                 ceiling = step.state[p]["threshold"] if self.threshold is None else self.threshold

@@ -16,6 +16,7 @@ from decaylab.conventions.equilibrium import RotationInputs, update_ratio
 from decaylab.conventions.step_decay import HELD_NORM, DecayTerms
 from decaylab.decay.rule import DecayRule, Part, Scalar, Step, is_sgd
 from decaylab.errors import DecaylabError, unknown
+from decaylab.tensors import multi_tensor
 from decaylab.tensors.foreach import pieces, safe_ratio, wide, widened
 from decaylab.tensors.sharding import is_sharded, local, refuse_split_rows
 
@@ -147,6 +148,20 @@ class Rotational(DecayRule):
     def _rotate(self, part: Part, step: Step) -> None:
         norm, square, count = ([step.state[p][name] for p in part.params] for name in ("norm", "square", "count"))
         torch._foreach_add_(count, 1.0)
+        if self.per_neuron and multi_tensor.usable(part.weights, part.old) and multi_tensor.rows_fit(part.weights):
+            multi_tensor.rotate_(
+                part.weights,
+                part.old,
+                norm,
+                square,
+                1 - self.average ** torch.stack(count),
+                lr=part.lr,
+                eta=self.rotation(step.optimizer, part),
+                average=self.average,
+                eps=self.eps,
+                centre=self.zero_mean,
+            )
+            return
         started = [(1 - self.average**t).expand_as(n) for t, n in zip(count, norm, strict=True)]
         old = [self._rows(weight) for weight in widened(part.old)]
         new = [self._rows(weight) for weight in widened(part.weights)]
