@@ -17,14 +17,13 @@ from decaylab.experiments.run_spec import RunSpec
 from decaylab.experiments.spec import Experiment
 from decaylab.files import require_folder
 from decaylab.launch.backends.local import launch
-from decaylab.launch.devices import require_compiler, require_device
 from decaylab.launch.own_training import adapted
+from decaylab.launch.preflight import preflight
 from decaylab.launch.report import LaunchReport
 from decaylab.launch.scheduler import Run
 from decaylab.launch.worker import DEFAULT_TARGET
 from decaylab.references import load
 from decaylab.store.store import Store
-from decaylab.train.preflight.datasets import require_data, require_whole
 from decaylab.train.preflight.inputs import changed_data
 
 INTERRUPTED = 130
@@ -68,19 +67,14 @@ def reproduce(
     for experiment, plan in plans:
         for spec in plan:
             runs.setdefault(spec.id, _run(experiment.id, spec))
-    require_device(device)
     for _, plan in plans:
         if plan and plan[0].trainer:  # is it there, and can it be called?
             adapted(load(plan[0].trainer))
     configs = [spec.config for _, plan in plans for spec in plan if not spec.trainer]
-    require_data(configs)
-    require_whole(configs)
+    preflight(configs, store, device)
     require_folder(out)
     say_what_is_replaced(out, [(experiment.id, budget) for experiment in chosen])
     with Store(store) as database:
-        ended = {run for run, state in database.states(list(runs)).items() if state.is_ended}
-        if any(not s.trainer and s.config.compile and s.id not in ended for _, plan in plans for s in plan):
-            require_compiler(device)
         # Illustrations such as Fig. 10 are computed when they are drawn.
         report = LaunchReport()
         for trainer, several in _by_trainer(plans, runs).items():

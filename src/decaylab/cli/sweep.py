@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -25,11 +25,10 @@ from decaylab.experiments.results import Results
 from decaylab.experiments.run_spec import RunSpec
 from decaylab.files import require_folder
 from decaylab.launch.backends.local import launch
-from decaylab.launch.devices import require_compiler, require_device
 from decaylab.launch.parent_run import origin_is_there, require_origin
+from decaylab.launch.preflight import preflight
 from decaylab.launch.scheduler import Run
 from decaylab.store.store import Store
-from decaylab.train.preflight.datasets import require_data
 from decaylab.train.preflight.inputs import with_content
 
 _METRICS = {"vision": "test/error", "language": "val/loss"}
@@ -125,12 +124,9 @@ def _sweep(base: AnyRun, options: Sweep, metric: str, command: str) -> int:
     names = [setting.name for setting in settings]
     if options.baseline is not None and options.baseline not in names:
         raise DecaylabError(f"--baseline {options.baseline} is not among the combinations: {', '.join(names)}")
-    require_device(options.device)
-    configs = [spec.config for spec in specs]
-    require_data(configs)
+    preflight([spec.config for spec in specs], options.store, options.device)
     require_folder(options.out)
     say_what_is_replaced(options.out, [("sweep", "mini")])
-    _require_trainable(specs, options)
     with Store(options.store) as store:
         runs = [_run(spec, list(sweeps.labels(varied).values()), options.store) for spec in specs]
         report = launch(store.url, runs, workers=options.workers, device=options.device)
@@ -178,35 +174,3 @@ def _whole(config: AnyRun, told: set[str]) -> AnyRun:
             print(f"decaylab: {printable(line)}", file=sys.stderr)
 
     return with_content(with_canonical_rule(config), report)
-
-
-def _require_trainable(specs: Sequence[RunSpec], options: Sweep) -> None:
-    """Return when every run that is missing can be trained; asked once for each kind of data, model and batch."""
-    with_state = _states(specs, options.store)
-    missing = [spec.config for spec in specs if spec.id not in with_state]
-    if not missing:
-        return
-    from decaylab.train.preflight.components import require_names  # torch, which a finished sweep does without
-    from decaylab.train.preflight.data_fit import require_fit
-
-    seen: set[Any] = set()
-    for config in missing:
-        if config.compile:
-            require_compiler(options.device)
-        named = dataclasses.replace(config, seed=0)
-        if named not in seen:
-            seen.add(named)
-            require_names(named)
-        sized = (config.model, config.data, config.batch_size, config.accumulation, config.evaluation, config.schedule)
-        if sized not in seen:
-            seen.add(sized)
-            require_fit(config, options.device)
-
-
-def _states(specs: Sequence[RunSpec], url: str | None) -> set[str]:
-    """Return the runs that a store knows as ended; none where there is no store yet."""
-    try:
-        with Store(url, read_only=True) as store:
-            return {run for run, state in store.states([spec.id for spec in specs]).items() if state.is_ended}
-    except DecaylabError:  # whoever opens it to train is told why
-        return set()

@@ -10,19 +10,17 @@ from collections.abc import Sequence
 from decaylab.cli.run_arguments import LanguageArguments, VisionArguments, Where, read_run, require_kind
 from decaylab.cli.run_diagnosis import PREFIXES, diagnosis, too_strong
 from decaylab.cli.sample import warn_of_lost
-from decaylab.config.component_checks import check_optimizer
 from decaylab.config.identity import run_id
 from decaylab.config.schema import AnyRun
 from decaylab.config.validation import check
 from decaylab.errors import DecaylabError, printable
 from decaylab.launch.backends.local import launch
 from decaylab.launch.backends.torchrun import is_torchrun, train_together
-from decaylab.launch.devices import require_compiler, require_device
-from decaylab.launch.parent_run import has_begun, has_ended, origin_is_there, require_origin
+from decaylab.launch.parent_run import has_begun, origin_is_there, require_origin
+from decaylab.launch.preflight import preflight
 from decaylab.launch.scheduler import Run
 from decaylab.store.records import RunRow
 from decaylab.store.store import Store
-from decaylab.train.preflight.datasets import require_data
 from decaylab.train.preflight.inputs import changed_data, with_content
 
 _SHOWN = ("effective_lr", "tokens_per_second", "share_of_peak")
@@ -72,31 +70,19 @@ def _train(config: AnyRun, where: Where) -> int:
             f"--parallel {where.parallel} shares a language run's weights among torchrun's processes, and this is one "
             "by itself: leave it out, or start `torchrun --nproc-per-node=N -m decaylab train language ...`"
         )
-    require_device(where.device)
     config = with_content(config, lambda line: print(f"decaylab: {line}", file=sys.stderr))
-    require_data([config])
     if not is_torchrun() and (ended := _ended(config, where.store)) is not None:  # known without torch, in a second
         print("the run had ended before: nothing is trained", file=sys.stderr)
         return _close(ended, config, where.store)
-    from decaylab.train.preflight.components import require_names
-    from decaylab.train.preflight.data_fit import (  # torch, which a help text should not wait for
-        lost_in_texts,
-        require_fit,
-    )
-
-    require_names(config)
     config = require_origin(config, where.store)
+    preflight([config], where.store, where.device, processes=int(os.environ["WORLD_SIZE"]) if is_torchrun() else 1)
     if strong := too_strong(config):
         print(f"decaylab: {strong}", file=sys.stderr)
     run, begun = Run.of(config), has_begun(config, where.store)
     if run.needs and (begun or origin_is_there(config, where.store)):
         run = dataclasses.replace(run, needs=())
-    if not has_ended(run.id, where.store):
-        check_optimizer(config)
-        if config.compile:
-            require_compiler(where.device)
-        fitted = dataclasses.replace(config, init_from=None) if begun else config
-        require_fit(fitted, where.device, processes=int(os.environ["WORLD_SIZE"]) if is_torchrun() else 1)
+    from decaylab.train.preflight.data_fit import lost_in_texts
+
     if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes speaks for all
         warn_of_lost(lost_in_texts(config))
     if is_torchrun():

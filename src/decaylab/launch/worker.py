@@ -226,7 +226,10 @@ def _load(target: str) -> tuple[Callable[..., Outcome], Any]:
             importlib.import_module("decaylab.train.fit")  # imports torch now, once, before the first lease
             importlib.import_module("torch._dynamo")  # which torch's optimizers import when the first is made
         return train, train_side_by_side
-    function = load(target)
+    try:
+        function = load(target)
+    except DecaylabError as error:
+        raise DecaylabError(f"cannot load --target {target}: {error}") from error
     beside = getattr(sys.modules.get(getattr(function, "__module__", "")), "train_side_by_side", None)
     return adapted(function), beside
 

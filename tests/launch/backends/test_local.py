@@ -213,7 +213,10 @@ def test_an_error_in_the_common_part_fails_those_it_took_down(path):
 
 @pytest.mark.parametrize(
     "target, said",
-    [("tests.support.engine:nothing", "has no attribute 'nothing'"), ("no_such_module:train", "No module named")],
+    [
+        ("tests.support.engine:nothing", "unknown name in tests.support.engine 'nothing'"),
+        ("no_such_module:train", "No module named"),
+    ],
 )
 def test_workers_that_cannot_start_are_an_error(path, target, said):
     with pytest.raises(DecaylabError, match=f"workers cannot work .*cannot load --target .*{said}"):
