@@ -44,7 +44,7 @@ def test_the_page_has_the_answer(swept):
 
 def test_a_second_time_nothing_is_trained_and_the_numbers_are_the_stores(swept, capsys, monkeypatch):
     folder, arguments = swept
-    monkeypatch.setattr("decaylab.cli.sweep.require_device", lambda _: None)
+    monkeypatch.setattr("decaylab.launch.preflight.require_device", lambda _: None)
     assert main([*arguments, "--json"]) == 0
     shown = capsys.readouterr()
     said = json.loads(shown.out)
