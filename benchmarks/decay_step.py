@@ -93,6 +93,7 @@ def main() -> None:
     for p in params:
         p.grad = 1e-3 * torch.randn_like(p)
     count = sum(p.numel() for p in params)
+    OPTIONS["follow_norms"] = {"norms": torch.ones(1000, len(params), device=device)}
     print(f"{len(params)} tensors, {count / 1e6:.1f}M float32 weights, {device}, {args.threads} thread(s)")
 
     baseline = torch.optim.AdamW(params, lr=1e-5, weight_decay=0.1, fused=True)

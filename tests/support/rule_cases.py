@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ LAMBDA = 0.05
 BETAS, EPS, MOMENTUM = (0.9, 0.999), 1e-8, 0.9
 # Rows long enough that Adam's first update, all signs, is not the same along a whole row.
 SHAPES = ((3, 8), (2, 3, 3), (5,))
+# What follow_norms follows: after step t (from 1) tensor k has the norm 2 + cos(t + k / 2); the last of 5 steps holds.
+NORMS = torch.tensor([[2 + math.cos(t + k / 2) for k in range(64)] for t in range(1, 6)], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Case:
         name: The rule.
         options: Its options beside lambda.
         optimizers: Which optimizers it is defined for.
-        zero_grad: What SGD without momentum does to a weight with a zero gradient: "shrinks" or "stays".
+        zero_grad: What SGD without momentum does to a weight with a zero gradient: "shrinks", "stays" or "follows" a
+            recorded norm.
         per_row: Row sums have no foreach form, so the number of calls grows with the number of tensors.
     """
 
@@ -57,6 +61,7 @@ CASES = (
     Case("weight_norm_control", {"ratio": 0.8}),
     Case("rotational", zero_grad="stays", per_row=True),
     Case("hyperball", zero_grad="stays"),
+    Case("follow_norms", {"norms": NORMS}, zero_grad="follows"),
     Case("max_norm", {"fraction": 0.3}, per_row=True),
     Case("constrained", {"kappa": 0.9}),
     Case("selective_projection", zero_grad="stays"),
@@ -175,6 +180,8 @@ def _step(name, kind, w, update, g, t, lr, peak, lam, mean_v, keep):  # type: ig
             q = q - lr * lam * np.where(u * p >= 0, p, 0.0)
         elif name == "fixed_norm" or (name == "normalize_and_project" and t % 2 == 0):
             q = q * keep["norm"][i] / np.linalg.norm(q)
+        elif name == "follow_norms":
+            q = q * (2 + math.cos(min(t, 5) + i / 2)) / math.sqrt(float((q.ravel() ** 2).sum()))
         elif name == "weight_norm_control":
             q = q - lam * lr / peak * (1 - 0.8 * keep["norm"][i] / np.linalg.norm(q)) * q
         elif name == "hyperball" and p.ndim > 1:

@@ -23,7 +23,7 @@ from decaylab.store.run_ids import whole_id
 from decaylab.store.store import Store
 
 _METRICS = {"vision": "test/error", "language": "val/loss"}
-_PER_SEED = ("seed", "init_from.run")
+_PER_SEED = ("seed", "init_from.run", "decay.norms_from")
 
 
 @dataclass(frozen=True, kw_only=True)

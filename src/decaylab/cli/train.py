@@ -100,7 +100,9 @@ def _train(config: AnyRun, where: Where) -> int:
 
 def _ended(config: AnyRun, url: str | None) -> RunRow | None:
     """Return a run that a store knows as ended; what is not known yet is asked later, with reasons."""
-    if config.init_from is not None:  # its id may be that of other weights, which are looked up first
+    if (
+        config.init_from is not None or config.decay.norms_from is not None
+    ):  # its id may be that of other weights, which are looked up first
         return None
     try:
         with Store(url, read_only=True) as store:

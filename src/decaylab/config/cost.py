@@ -55,4 +55,6 @@ def threads_hint(config: AnyRun) -> int:
 def needs(config: AnyRun) -> tuple[str, ...]:
     """Return the ids of the runs that have to be trained before this one."""
     source = config.init_from
-    return () if source is None or source.run.startswith(FOREIGN) else (source.run,)
+    start = () if source is None or source.run.startswith(FOREIGN) else (source.run,)
+    norms = () if config.decay.norms_from in (None, *start) else (config.decay.norms_from,)
+    return (*start, *norms)

@@ -95,7 +95,8 @@ class VisionData:
         train_size: Training images to keep; all by default. For digits the rest is the test set.
         label_noise: Share of training labels that are flipped to another class.
         parity: Ask only whether the class is odd or even: two classes instead of all.
-        seed: Which images are kept and which labels flip; independent of the run's seed.
+        seed: Which images are kept and which labels flip; independent of the run's seed. None: the run's seed decides
+            that too, so that a spread over seeds has the spread over draws of data in it.
         augment: Random horizontal flips and crops.
         options: Further settings of a data set of your own, as (name, value) pairs.
     """
@@ -104,7 +105,7 @@ class VisionData:
     train_size: int | None = None
     label_noise: float = 0.0
     parity: bool = False
-    seed: int = 0
+    seed: int | None = 0
     augment: bool = False
     options: Options = ()
 
@@ -165,12 +166,19 @@ class Decay:
         weight_decay: Its coefficient.
         roles: Which parameters decay: any of matrix, embedding, head, norm, bias, scalar; or ``all``.
         options: Further options of the rule, as (name, value) pairs.
+        norms_from: For the rule follow_norms: the id of the run whose norms are followed, one with ``record_norms``.
     """
 
     rule: str = "decoupled"
     weight_decay: float = 0.0
     roles: tuple[str, ...] = ("all",)
     options: Options = ()
+    norms_from: str | None = None
+
+    @property
+    def follows_norms(self) -> bool:
+        """Whether the rule is follow_norms, in any of its spellings."""
+        return self.rule.lower().replace("-", "").replace("_", "") == "follownorms"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,6 +302,8 @@ class Run:
         snapshots_every: Epochs (vision) or steps (language) between kept snapshots; 0 keeps none.
         snapshots_at: Further epochs (vision) or steps (language) after which one is kept.
         snapshot_optimizer: Keep the optimizer's state in them.
+        record_norms: Keep the norm of every weight tensor after every step, for another run to follow
+            (``decay.norms_from``).
         code_sha256: Digest of the files with the run's components of your own; filled in. Other code is another run.
     """
 
@@ -314,6 +324,7 @@ class Run:
     snapshots_every: int = 0
     snapshots_at: tuple[int, ...] = ()
     snapshot_optimizer: bool = False
+    record_norms: bool = False
     code_sha256: str | None = None
 
 

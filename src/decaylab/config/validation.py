@@ -84,8 +84,9 @@ def _not_negative(config: AnyRun) -> Iterator[tuple[str, float]]:
         yield "divergence.rise", config.divergence.rise
     for name in ("seed", "init_std"):
         for part, settings in (("data", config.data), ("model", config.model)):
-            if hasattr(settings, name):
-                yield f"{part}.{name}", getattr(settings, name)
+            value = getattr(settings, name, None)
+            if value is not None:  # of images: the run's own seed
+                yield f"{part}.{name}", value
 
 
 def _shares(config: AnyRun) -> Iterator[tuple[str, float]]:
@@ -123,6 +124,11 @@ def _check_decay(config: AnyRun) -> None:
             f"{product}one step of {config.decay.rule} would take {share:g} of each weight away and erase or flip it; "
             "lower one of them"
         )
+    follows, origin = config.decay.follows_norms, config.decay.norms_from
+    if follows and not origin:
+        raise DecaylabError("the rule follow_norms needs decay.norms_from, the id of a run with record_norms")
+    if origin and not follows:
+        raise DecaylabError("decay.norms_from is for the rule follow_norms: leave it out, or name that rule")
     if weight_decay and not config.decay.roles:
         raise DecaylabError("decay.roles is empty, so that nothing would decay: name some, or set weight_decay to 0")
 

@@ -26,6 +26,8 @@ from .rules.fine_tuning import SelectiveProjection as SelectiveProjection
 from .rules.norm_control import Constrained as Constrained
 from .rules.norm_control import Hyperball as Hyperball
 from .rules.norm_control import WeightNormControl as WeightNormControl
+from .rules.norm_following import FollowNorms as FollowNorms
+from .rules.norm_following import follow_norms as follow_norms
 from .rules.projection import FixedNorm as FixedNorm
 from .rules.projection import MaxNorm as MaxNorm
 from .rules.projection import NormalizeAndProject as NormalizeAndProject

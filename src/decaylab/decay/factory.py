@@ -45,6 +45,9 @@ def build(name: str, weight_decay: float | None = None, **options: Any) -> Rule:
             raise DecaylabError(f"the rule {name} has no weight_decay: leave it out or set it to 0")
     elif any(option.name == "weight_decay" and option.default == "required" for option in entry.options):
         raise DecaylabError(f"the rule {name} needs weight_decay")
+    for option in entry.options:
+        if option.default == "required" and option.name not in ("weight_decay", *options):
+            raise DecaylabError(f"the rule {name} needs {option.name}: {option.text or 'see its source'}")
     cls = entry.load()
     if entry.scheduled and issubclass(cls, DecayRule):
         known |= {"schedule", "total_steps"}

@@ -273,6 +273,18 @@ _ENTRIES = (
         options=(Option("radius", "None", "R for every tensor; None: the norm at attaching"),),
     ),
     Entry(
+        name="follow_norms",
+        path="decaylab.decay.rules.norm_following:FollowNorms",
+        family="norm control",
+        text="gives each tensor, step by step, the norm that it had in another training",
+        equation="w <- n_t w / ||w||,  n_t recorded after step t",
+        applies_to="any; the parameters of the recorded training",
+        memory="a number a tensor, and a number a tensor and step for the recorded norms",
+        zero_grad="projects",
+        paper="a control; cf. Kosson et al. 2023, arXiv 2305.17212",
+        options=(Option("norms", "required", "n: a tensor of shape (steps, tensors)"),),
+    ),
+    Entry(
         name="max_norm",
         path="decaylab.decay.rules.projection:MaxNorm",
         family="norm control",

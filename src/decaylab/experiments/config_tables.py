@@ -10,7 +10,7 @@ from decaylab.config.schema import KINDS
 from decaylab.experiments.run_spec import RunSpec
 
 # What differs from seed to seed: the seed, and the run that a copy starts from.
-_PER_SEED = ("seed", "init_from.run")
+_PER_SEED = ("seed", "init_from.run", "decay.norms_from")
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -45,16 +45,18 @@ def _begun(config: AnyRun, store: Store) -> bool:
 
 
 def require_origin(config: AnyRun, url: str | None) -> AnyRun:
-    """Return a run's settings with the whole id of the run that it starts from.
+    """Return a run's settings with the whole ids of the run that it starts from and of the one whose norms it follows.
 
     Args:
-        config: The run's settings; without ``init_from``, or with a folder there, they are returned as they are.
+        config: The run's settings; those that name no other run are returned as they are.
         url: The store.
 
     Raises:
         DecaylabError: The store does not know the other run, or that run has not the snapshot, the average or the
-            optimizer's state that is asked for and will not write it, or its model is another.
+            optimizer's state that is asked for and will not write it, or its model is another; or it keeps no norms.
     """
+    if config.decay.norms_from is not None:
+        config = _require_norms(config, config.decay.norms_from, url)
     source = config.init_from
     if source is None or source.run.startswith(FOREIGN):
         return config
@@ -77,11 +79,39 @@ def require_origin(config: AnyRun, url: str | None) -> AnyRun:
 
 def origin_is_there(config: AnyRun, url: str | None) -> bool:
     """Whether the weights that a run starts from lie in the store already, so that it need not wait for their run."""
-    source = config.init_from
+    source, followed = config.init_from, config.decay.norms_from
+    if followed is not None:
+        with Store(url, create=False) as store:
+            if not run_folder.norms_file(store.folder(followed)).is_file():
+                return False
     if source is None or source.run.startswith(FOREIGN):
         return True
     with Store(url, create=False) as store:
         return run_folder.weights_at(store.folder(source.run), source.step, optimizer=source.optimizer) is not None
+
+
+def _require_norms(config: AnyRun, run: str, url: str | None) -> AnyRun:
+    """Return a run's settings with the whole id of the run whose norms it follows, which has to keep them."""
+    with Store(url, create=False) as store:
+        known = [row.id for row in store.rows()]
+        if not any(name.startswith(run) for name in known):
+            raise DecaylabError(
+                f"this run follows the norms of run {run}, which is not in the store {store.label}: train that one "
+                "first, with --record-norms"
+            )
+        run = whole_id(run, known)
+        config = dataclasses.replace(config, decay=dataclasses.replace(config.decay, norms_from=run))
+        row = store.get(run)
+        assert row is not None
+        other = from_dict(row.config)
+        if not other.record_norms:
+            raise DecaylabError(f"run {run} keeps no norms: train one like it with --record-norms")
+        if not _begun(config, store):
+            if kind(other) != kind(config):
+                raise DecaylabError(f"run {run} is a {kind(other)} run: a {kind(config)} run cannot follow its norms")
+            if row.is_ended and not run_folder.norms_file(store.folder(run)).is_file():
+                raise DecaylabError(f"run {run} ended as {row.status} and has left no norms to follow")
+    return config
 
 
 def _check_snapshot(source: InitFrom, row: RunRow, folder: Path) -> None:

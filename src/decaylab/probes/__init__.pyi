@@ -1,6 +1,8 @@
 from .context import Context as Context
 from .context import Probe as Probe
 from .measurement import measure as measure
+from .norm_recorder import NormRecorder as NormRecorder
+from .norm_recorder import record_norms as record_norms
 from .registry import DEFAULT_PROBES as DEFAULT_PROBES
 from .registry import PROBES as PROBES
 from .registry import ProbeRow as ProbeRow

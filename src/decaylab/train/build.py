@@ -15,6 +15,7 @@ from decaylab.config.schema import AnyRun, Decay, LanguageModel, VisionModel
 from decaylab.config.validation import LOSS_PENALTIES as LOSS_PENALTIES
 from decaylab.errors import DecaylabError, unknown
 from decaylab.params import ROLES, roles
+from decaylab.tensors.norm_trajectory import NormTrajectory
 
 
 def vision_model(config: VisionModel, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
@@ -72,7 +73,7 @@ class Stepper:
     penalty: float
 
 
-def stepper(config: AnyRun, model: nn.Module, *, scaled: bool) -> Stepper:
+def stepper(config: AnyRun, model: nn.Module, *, scaled: bool, norms: NormTrajectory | None = None) -> Stepper:
     """Build the optimizer and attach the decay rule.
 
     Args:
@@ -80,9 +81,10 @@ def stepper(config: AnyRun, model: nn.Module, *, scaled: bool) -> Stepper:
         model: The model to train.
         scaled: Whether a gradient scaler is in use: then a fused step would show scaled gradients to rules that edit
             them, so the step is not fused.
+        norms: Of the run that ``decay.norms_from`` names; without them that rule is left off.
 
     Raises:
-        DecaylabError: An unknown role, rule or option.
+        DecaylabError: An unknown role, rule or option, or norms of other parameters.
     """
     chosen = decayed_roles(config.decay)
     role_of = roles(model)
@@ -95,7 +97,11 @@ def stepper(config: AnyRun, model: nn.Module, *, scaled: bool) -> Stepper:
     made = _optimizer(config, groups, fused=fused)
     if config.decay.rule in LOSS_PENALTIES:
         return Stepper(made, decayed, LOSS_PENALTIES[config.decay.rule] * config.decay.weight_decay)
-    _attach(config.decay, made, decayed)
+    if config.decay.follows_norms:
+        if norms is not None and decayed:
+            decay.follow_norms(made, model, norms, names=[n for n, p in trainable.items() if id(p) in ids])
+    else:
+        _attach(config.decay, made, decayed)
     return Stepper(made, decayed, 0.0)
 
 
@@ -116,7 +122,7 @@ def try_out(config: AnyRun) -> None:
     matrices = decayed_roles(config.decay) - {"norm", "bias", "scalar"}
     weight = nn.Parameter(torch.eye(4) if matrices else torch.ones(4))
     made = _optimizer(config, [{"params": [weight]}], fused=False)
-    if config.decay.rule not in LOSS_PENALTIES:
+    if config.decay.rule not in LOSS_PENALTIES and not config.decay.follows_norms:
         _attach(config.decay, made, [weight])
 
 

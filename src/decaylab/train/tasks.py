@@ -109,7 +109,7 @@ class VisionTask:
             train_size=source.train_size,
             label_noise=source.label_noise,
             parity=source.parity,
-            seed=source.seed,
+            seed=config.seed if source.seed is None else source.seed,
             options=source.options,
         )
         layout = torch.channels_last if images.train_x.shape[-1] > 1 else torch.contiguous_format

@@ -29,6 +29,7 @@ from decaylab.train.checkpoints import layout as run_folder
 from decaylab.train.checkpoints.files import DiskFull
 from decaylab.train.checkpoints.initial_weights import Origin
 from decaylab.train.checkpoints.ledger import Ledger, NoLedger
+from decaylab.train.checkpoints.recorded_norms import followed_norms
 from decaylab.train.checkpoints.run_state import Fingerprints, RunState, Stateful, Tally, seed_process
 from decaylab.train.distributed import Processes
 from decaylab.train.divergence import DivergenceWatch
@@ -81,7 +82,8 @@ class Training:
         self.parameters = list(self.model.parameters())  # walking the modules would cost as much as a small layer
         self.total = self.task.total_steps
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
-        self.stepper = stepper(config, self.model, scaled=self.scaler.is_enabled())
+        norms = followed_norms(config, resolve, folder, leads=processes.leads)
+        self.stepper = stepper(config, self.model, scaled=self.scaler.is_enabled(), norms=norms)
         self.optimizer = self.stepper.optimizer
         self.rounding = StochasticRounding(self.parameters, config.seed) if config.stochastic_rounding else None
         if self.origin.has_optimizer:
@@ -97,6 +99,7 @@ class Training:
         if self.rounding is not None:
             self.rounding.hook(self.optimizer)
         self.probes.hook(self._probed)  # around the rounding, so that stored weights are measured
+        self.norms = probes.record_norms(self.optimizer, self.model) if config.record_norms else None
         self.watch = DivergenceWatch(config.divergence)
         self.tally = Tally(torch.zeros((), device=self.device))
         self.last: dict[str, float | str] = {}
@@ -112,6 +115,8 @@ class Training:
             "watch": self.watch,
             "probes": self.probes,
         }
+        if self.norms is not None:
+            parts["norms"] = self.norms
         self.state = RunState(
             config, self.model, self.optimizer, self.tally, parts, processes, self._widened, ledger or NoLedger()
         )
@@ -268,6 +273,8 @@ class Training:
         metrics = self.measuring.conclude()
         if metrics:
             self._emit(self.total, metrics)
+        if self.norms is not None and self.folder is not None and self.processes.leads:
+            self.norms.trajectory().save(run_folder.norms_file(self.folder))
         completion = self.task.complete(self.model)
         if completion is not None:
             self.last["completion"] = completion

@@ -28,6 +28,11 @@ def snapshot_folder(folder: Path, step: int) -> Path:
     return folder / f"snapshot-{step}"
 
 
+def norms_file(folder: Path) -> Path:
+    """Return where a run with ``record_norms`` keeps the norms of its weights once it is done."""
+    return folder / "norms.safetensors"
+
+
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """List a run's whole checkpoints as (steps done, folder), newest first."""
     return sorted(_named(folder, _CHECKPOINT), reverse=True)

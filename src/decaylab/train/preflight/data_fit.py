@@ -36,7 +36,7 @@ def require_fit(config: AnyRun, device: str, *, processes: int = 1) -> None:
             source.dataset,
             source.train_size,
             source.label_noise,
-            source.seed,
+            config.seed if source.seed is None else source.seed,
             parity=source.parity,
             options=source.options,
         )
