@@ -45,6 +45,7 @@ class Kit:
     def __init__(self, arguments: argparse.Namespace, scratch: Path) -> None:
         self._arguments, self._scratch = arguments, scratch
         self._until = time.monotonic() + arguments.budget
+        self.done: set[str] = set()
         self.results: dict[str, Any] = {"hardware": {}, "settings": {"size": arguments.size}, "sections": {}}
 
     def together(self, sections: Sequence[Section]) -> None:
@@ -78,11 +79,22 @@ class Kit:
         if ended != "done" or not all(row.get("ok", True) for row in lines):
             found["log"] = self._log(section).read_text(errors="replace")[-12_000:].splitlines()
         for row in [row for row in lines if row["kind"] == "hardware"]:
-            self.results["hardware"] = row["value"]
+            if not self.results["hardware"]:
+                self._begin(row["value"])
         found["rows"] = [row for row in lines if row["kind"] != "hardware"]
         self.results["sections"][section.name] = found
+        self.done.add(section.name)
         print(page.section(section.name, found), flush=True)
         self.write()
+
+    def _begin(self, hardware: dict[str, Any]) -> None:
+        """Note the hardware, and with ``--only`` keep what an earlier run on it has found in other sections."""
+        self.results["hardware"] = hardware
+        path = self._arguments.out / f"{page.slug(hardware['name'])}.json"
+        if self._arguments.only and path.exists():
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+            if earlier["hardware"] == hardware and earlier["settings"] == self.results["settings"]:
+                self.results["sections"] = earlier["sections"] | self.results["sections"]
 
     def _rows(self, section: Section) -> list[dict[str, Any]]:
         path = self._scratch / f"{section.name}.jsonl"
@@ -119,7 +131,9 @@ def main() -> int:
     parser.add_argument("--peer", type=Path, help="folder large_language_models of the authors' repository")
     parser.add_argument("--budget", type=float, default=540.0, help="seconds for all; sections beyond it are left out")
     parser.add_argument("--out", type=Path, default=Path("results/gpu"))
-    parser.add_argument("--only", nargs="*", help=f"only these sections: {', '.join(SECTIONS)}")
+    parser.add_argument(
+        "--only", nargs="*", help=f"only these sections, others stay as they are in the file: {', '.join(SECTIONS)}"
+    )
     parser.add_argument("--size", choices=("full", "smoke"), default="full", help="smoke: seconds, also without a GPU")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     for name, kind in (("--section", str), ("--scratch", Path)):
@@ -140,7 +154,7 @@ def main() -> int:
         batches = [checks] if arguments.device != "cpu" and arguments.size == "full" else [[c] for c in checks]
         for batch in [*batches, *([section] for section in chosen if section.timed)]:
             if kit.left < 5:
-                kit.results["left_out"] = [s.name for s in chosen if s.name not in kit.results["sections"]]
+                kit.results["left_out"] = [s.name for s in chosen if s.name not in kit.done]
                 print(f"out of time: left out {', '.join(kit.results['left_out'])}")
                 break
             if batch:

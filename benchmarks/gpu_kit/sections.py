@@ -29,13 +29,14 @@ class Section:
 
 
 _ALL = (
-    Section("rules", "rules:check", 150),
-    Section("training", "training:check", 150),
-    Section("curvature", "curvature:check", 150),
-    Section("parallel", "parallel:check", 150),
-    Section("commands", "commands:check", 150),
-    Section("compile-256", "language:prepare_256", 150),
-    Section("compile-1024", "language:prepare_1024", 150),
+    Section("rules", "rules:check", 170),
+    Section("more-rules", "rules:check_more", 170),
+    Section("training", "training:check", 170),
+    Section("curvature", "curvature:check", 170),
+    Section("parallel", "parallel:check", 170),
+    Section("commands", "commands:check", 170),
+    Section("compile-256", "language:prepare_256", 170),
+    Section("compile-1024", "language:prepare_1024", 170),
     Section("compile-peer-256", "language:prepare_peer_256", 150, needs_peer=True),
     Section("compile-peer-1024", "language:prepare_peer_1024", 150, needs_peer=True),
     Section("language-256", "language:measure_256", 100, timed=True),

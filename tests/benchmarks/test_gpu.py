@@ -31,6 +31,13 @@ def test_checks_and_numbers_end_up_in_both_files(tmp_path):
     assert "| rules | 10 of 10 |" in page and "decoupled (native=False)" in page and "Every check holds." in page
 
 
+def test_a_run_of_some_sections_keeps_the_others(tmp_path):
+    assert run(tmp_path, "--only", "rule-cost").returncode == 0
+    assert run(tmp_path, "--only", "watch-cost").returncode == 0
+    (file,) = tmp_path.glob("*.json")
+    assert set(json.loads(file.read_text())["sections"]) == {"rule-cost", "watch-cost"}
+
+
 def test_what_takes_too_long_is_left_out_and_said(tmp_path):
     done = run(tmp_path, "--only", "rules", "--budget", "2")
     assert "out of time: left out rules" in done.stdout
