@@ -21,6 +21,7 @@ PACKAGES = {
     "decaylab.monitor": "Logs of any training, and their diagnosis.",
     "decaylab.probes": "What can be measured at a step.",
     "decaylab.curvature": "Traces, eigenvalues, densities, Jacobians, noise.",
+    "decaylab.components": "Optimizers, architectures and data sets, a row each.",
     "decaylab.conventions": "What a lambda means.",
     "decaylab.advice": "Which lambda published fits recommend.",
     "decaylab.conformance": "Whether an optimizer decays as it says.",
