@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "advise": ("decaylab.cli.advise:advise", "which weight decay, learning rate and batch size to use, and why"),
     "tune": ("decaylab.cli.tune:tune", "the weight decay of your own training, from short runs of its script"),
     "audit": ("decaylab.cli.audit:audit", "every parameter of a model: role, decayed or not, and why"),
+    "doctor": ("decaylab.cli.doctor:doctor", "what weight decay did in a finished training, from its checkpoints"),
     "probe": ("decaylab.cli.probe:probe", "measure a checkpoint, or any model, with the probes"),
     "rules": ("decaylab.cli.rules:rules", "every decay rule: equation, what it is for, its memory, its paper"),
     "data": ("decaylab.cli.data:data", "the data sets: which are here, and how to get the others"),
