@@ -16,7 +16,7 @@ def is_nested(optimizer: Optimizer) -> bool:
     Args:
         optimizer: The optimizer whose hook asks.
     """
-    if not _may_nest(type(optimizer)):
+    if not may_nest(type(optimizer)):
         return False
     frame: FrameType | None = sys._getframe(1)
     seen = 0
@@ -33,7 +33,12 @@ def is_nested(optimizer: Optimizer) -> bool:
 _KNOWN: dict[type, bool] = {}
 
 
-def _may_nest(kind: type) -> bool:
+def may_nest(kind: type) -> bool:
+    """Whether a class of optimizers has a ``step`` of its own beside that of a base class.
+
+    Args:
+        kind: The class.
+    """
     if kind not in _KNOWN:
         _KNOWN[kind] = sum("step" in vars(base) for base in kind.__mro__ if base is not Optimizer) > 1
     return _KNOWN[kind]

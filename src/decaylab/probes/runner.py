@@ -6,7 +6,6 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from functools import partial
 from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
@@ -17,7 +16,7 @@ from decaylab.curvature.shared_view import unwrap
 from decaylab.curvature.types import LossFunction
 from decaylab.errors import DecaylabError
 from decaylab.params.inner_optimizer import inner_optimizer
-from decaylab.params.nested_step import is_nested
+from decaylab.params.nested_step import is_nested, may_nest
 from decaylab.probes.active_decay import DecayReader
 from decaylab.probes.context import Context, Measurement, Probe
 from decaylab.probes.cumulative_decay import Elapsed
@@ -152,7 +151,7 @@ class ProbeRunner:
             record: Called after every step with its index, and with the numbers where a record is due, else None.
             first: Index of the next step.
         """
-        self._record, self.step = record, first
+        self._record, self.step, self._nests = record, first, may_nest(type(self._optimizer))
         before = self._optimizer.register_step_pre_hook(self._pre_step)
         self._after = self._optimizer.register_step_post_hook(self._post_step)
         self._handles += [before, self._after]
@@ -162,28 +161,28 @@ class ProbeRunner:
 
     @_outside_graphs
     def _pre_step(self, *_: Any) -> None:
-        if is_nested(self._optimizer):
+        if self._nests and is_nested(self._optimizer):
             return
         hooks = cast(_Hooks, self._optimizer._optimizer_step_post_hooks)
         if next(reversed(hooks)) != self._after.id:  # a rule may be newer
             hooks.move_to_end(self._after.id)
-        self._guarded("reading the step", lambda: self.before_step(self.step))
+        self._guarded("reading the step", self.before_step, self.step)
 
     @_outside_graphs
     def _post_step(self, *_: Any) -> None:
-        if is_nested(self._optimizer):
+        if self._nests and is_nested(self._optimizer):
             return
-        measured = self._guarded("reading the step", lambda: self.after_step(self.step))
+        measured = self._guarded("reading the step", self.after_step, self.step)
         step, self.step = self.step, self.step + 1
         assert self._record is not None
         self._record(step, measured)
 
-    def _guarded(self, what: str, act: Callable[[], Any]) -> Any:
+    def _guarded(self, what: str, act: Callable[[Any], Any], argument: Any) -> Any:
         """Do something; where the training is somebody else's, an error is told once and never stops it."""
         if not self._guest:
-            return act()
+            return act(argument)
         try:
-            return act()
+            return act(argument)
         except Exception as error:  # whatever a foreign model, optimizer or probe raises
             if what not in self.failures:
                 self.failures[what] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
@@ -312,7 +311,7 @@ class ProbeRunner:
         context = self._context(step, decay)
         values: Measurement = {}
         for probe in self.probes:
-            found = self._guarded(f"the probe {probe.name!r}", partial(probe.measure, context))
+            found = self._guarded(f"the probe {probe.name!r}", probe.measure, context)
             values |= found or {}
         return to_floats(values)
 

@@ -99,10 +99,9 @@ class WatchedParameters:
         Returns:
             Whether they have; `named` and `roles` are then the new ones.
         """
-        held = self._snapshot()
-        if held == self._held and not thoroughly:
+        if not thoroughly and self._is_as_before():
             return False
-        self._held = held
+        self._held = self._snapshot()
         named = self._find()
         before = self.named
         if named.keys() == before.keys() and all(named[name] is before[name] for name in named):
@@ -116,9 +115,18 @@ class WatchedParameters:
         self.roles = {name: self._all_roles.get(name, UNKNOWN) for name in named}
         return True
 
-    def _snapshot(self) -> list[int]:
-        return [id(p) if p.requires_grad else 0 for group in self._optimizer.param_groups for p in group["params"]]
+    def _is_as_before(self) -> bool:
+        """Whether the optimizer holds the same tensors, and none of the frozen ones is trained now."""
+        now: list[int] = []
+        for group in self._optimizer.param_groups:
+            now.extend(map(id, group["params"]))
+        return now == self._ids and not any(p.requires_grad for p in self._frozen)
+
+    def _snapshot(self) -> set[int]:
+        held = [p for group in self._optimizer.param_groups for p in group["params"]]
+        self._ids = [id(p) for p in held]
+        self._frozen = [p for p in held if not p.requires_grad]
+        return {id(p) for p in held if p.requires_grad}
 
     def _find(self) -> dict[str, Tensor]:
-        held = set(self._held)
-        return {name: p for name, p in self._model.named_parameters() if id(p) in held}
+        return {name: p for name, p in self._model.named_parameters() if id(p) in self._held}
