@@ -99,9 +99,9 @@ def reference(package: str) -> str:
         if type(found).__name__ == "module":
             kind, target, options = "automodule", found.__name__, ["   :members:"]
         elif isinstance(found, type):
-            kind, target, options = "autoclass", f"{found.__module__}.{found.__qualname__}", ["   :members:"]
+            kind, target, options = "autoclass", f"{package}.{name}", ["   :members:"]
         elif callable(found):
-            kind, target, options = "autofunction", f"{found.__module__}.{found.__qualname__}", []
+            kind, target, options = "autofunction", f"{package}.{name}", []
         else:
             continue  # a table or constant: the pages and commands show what is in it
         # What the top of the package lends stands in the room of its own too.

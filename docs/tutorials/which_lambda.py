@@ -11,8 +11,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from decaylab import explain, tune
-from decaylab.schedules import Schedule
+from decaylab import tune
+from decaylab.cli import main
 
 # %% [markdown]
 # ## What a value means
@@ -21,7 +21,7 @@ from decaylab.schedules import Schedule
 # lambda times the sum of the learning rates.
 
 # %%
-print(explain(optimizer="adamw", lr=3e-3, weight_decay=0.1, schedule=Schedule(kind="cosine"), steps=1600))
+_ = main("explain --optimizer adamw --lr 3e-3 --weight-decay 0.1 --schedule cosine --steps 1600".split())
 
 # %% [markdown]
 # ## What short runs measure
