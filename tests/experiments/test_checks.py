@@ -1,11 +1,12 @@
 import math
 
+import numpy as np
 import pytest
 from tests.support.synthetic import Row, results
 
 from decaylab.experiments import checks
 from decaylab.experiments.evidence import Verdict
-from decaylab.experiments.quantity import at, final, percent
+from decaylab.experiments.quantity import Quantity, at, final, percent
 
 WITH, WITHOUT = {"lr": "large", "wd": "with"}, {"lr": "large", "wd": "none"}
 SMALL, SMALL_WITHOUT = {"lr": "small", "wd": "with"}, {"lr": "small", "wd": "none"}
@@ -119,3 +120,86 @@ def test_combined_checks():
     assert checks.all_of(yes, no)(results()).verdict is Verdict.FAILS
     assert checks.any_of(yes, no)(results()).verdict is Verdict.HOLDS
     assert len(checks.all_of(yes, no)(results()).comparisons) == 2
+
+
+class _Drawn:
+    """Results in which a quantity is what was drawn for each side and seed."""
+
+    def __init__(self, sides):
+        self.sides = sides
+
+    def by_seed(self, where):
+        return {seed: (where["side"], seed) for seed in range(len(self.sides[where["side"]]))}
+
+    def ended(self, run):
+        return True
+
+    def diverged(self, run):
+        return False
+
+    def runs_with(self, where):
+        return []
+
+
+DRAWN = Quantity(name="drawn", unit="", read=lambda results, run: float(results.sides[run[0]][run[1]]))
+
+
+def _rates(check, gap, repeats=2500, seeds=6):
+    """Return how often a check holds and fails where the true difference is ``gap`` and its spread 1."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(repeats):
+        base = rng.normal(0, 3, seeds)
+        found.append(check(_Drawn({"a": base + rng.normal(gap, 1, seeds), "b": base})).verdict)
+    return found.count(Verdict.HOLDS) / repeats, found.count(Verdict.FAILS) / repeats
+
+
+A, B = {"side": "a"}, {"side": "b"}
+
+
+def test_error_rates_of_equivalence():
+    """At the margin each one-sided test is wrong at its level: 5 % for the usual form, 2.5 % for ``equal``."""
+    usual = checks.equivalent(DRAWN, this=A, that=B, margin=4.0)
+    strict = checks.equal(DRAWN, this=A, that=B, margin=4.0)
+    assert usual(_Drawn({"a": np.zeros(6) + 1e-3 * np.arange(6), "b": np.zeros(6)})).comparisons[0].confidence == 0.9
+    for gap in (4.0, -4.0):
+        assert _rates(usual, gap) == pytest.approx((0.05, 0.05), abs=0.013)
+        assert _rates(strict, gap) == pytest.approx((0.025, 0.025), abs=0.01)
+    holds, fails = _rates(usual, 0.0, repeats=300)
+    assert holds > 0.99 and fails == 0.0
+    assert "5 %" in usual.rule
+
+
+def test_error_rates_of_non_inferiority():
+    check = checks.not_worse(DRAWN, this=A, than=B, margin=2.0)
+    assert _rates(check, 2.0) == pytest.approx((0.025, 0.025), abs=0.01)
+    assert _rates(check, -9.0, repeats=50) == (1.0, 0.0)  # far better is not worse
+    assert _rates(check, 9.0, repeats=50) == (0.0, 1.0)
+    high = checks.not_worse(DRAWN, this=A, than=B, margin=2.0, lower_is_better=False)
+    assert _rates(high, -2.0) == pytest.approx((0.025, 0.025), abs=0.01)
+    assert _rates(high, 9.0, repeats=50) == (1.0, 0.0)
+
+
+def test_all_of_fails_too_often_unless_corrected():
+    """Four parts, each true by nothing: one of them fails in 1 - 0.975^4 of the pages, and in 2.5 % when corrected."""
+    rng = np.random.default_rng(0)
+    parts = [checks.lower(DRAWN, this={"side": f"a{i}"}, than=B) for i in range(4)]
+    plain, corrected = checks.all_of(*parts), checks.all_of(*parts, corrected=True)
+    fails = {"plain": 0, "corrected": 0}
+    for _ in range(2000):
+        drawn = _Drawn({"b": np.zeros(6), **{f"a{i}": rng.normal(0, 1, 6) for i in range(4)}})
+        fails["plain"] += plain(drawn).verdict is Verdict.FAILS
+        found = corrected(drawn)
+        fails["corrected"] += found.verdict is Verdict.FAILS
+        assert found.verdict is not Verdict.HOLDS or plain(drawn).verdict is Verdict.HOLDS
+        assert found.p_holds == max(check(drawn).p_holds for check in parts)
+    assert fails["plain"] / 2000 == pytest.approx(1 - 0.975**4, abs=0.02)
+    assert fails["corrected"] / 2000 == pytest.approx(0.025, abs=0.01)
+    assert "0.05 / 4" in corrected(drawn).rule
+
+
+def test_one_enough_is_corrected_for_its_chances():
+    drawn = _Drawn({"b": np.zeros(6), "a": np.array([-1.0, 0.5, -2.0, 0.2, -0.1, -0.9]), "c": np.ones(6)})
+    first, second = (checks.lower(DRAWN, this={"side": side}, than=B) for side in ("a", "c"))
+    found = checks.any_of(first, second)(drawn)
+    assert found.p_holds == pytest.approx(2 * first(drawn).p_holds) and found.level == pytest.approx(0.05)

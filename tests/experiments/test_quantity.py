@@ -3,7 +3,8 @@ import math
 import pytest
 from tests.support.synthetic import Row, results
 
-from decaylab.experiments.quantity import at, final, lowest, mean_over, slope_over
+from decaylab.experiments.quantity import at, final, log10, log_slope, lowest, mean_over, slope_over
+from decaylab.experiments.results import Curve
 
 WITH = {"lr": "large", "wd": "with"}
 
@@ -78,3 +79,25 @@ def test_a_run_that_has_not_ended_has_no_number():
     going = lambda labels, row: Row(status="running", step=190) if labels["seed"] == 1 else row  # noqa: E731
     assert math.isnan(final("test/error").by_seed(results(change=going), WITH)[1])
     assert math.isnan(final("no/such/key").by_seed(results(), WITH)[0])
+
+
+def test_scale_free_products_and_their_slopes():
+    """The norm halves and the trace grows as 1 / norm^2 while the function stays: the scale-free trace has no slope."""
+    norm = [4.0 * 2 ** (-i / 10) for i in range(21)]
+    curves = {"weights/norm": norm, "hessian/trace": [7.0 / n**2 for n in norm], "jacobian": [3.0 / n for n in norm]}
+
+    class One:
+        def curve(self, run, key):
+            return Curve(list(range(21)), curves[key], 20)
+
+        def diverged(self, run):
+            return False
+
+    free = log_slope({"weights/norm": 2, "hessian/trace": 1}, 0.0, 1.0, name="norm^2 x trace")
+    assert free.read(One(), "r") == pytest.approx(0.0, abs=1e-12)
+    raw = log_slope({"hessian/trace": 1}, 0.0, 1.0, name="trace")
+    assert raw.read(One(), "r") == pytest.approx(2 * 2 * math.log(2), rel=1e-12)  # 2^(i/5) over 20 steps
+    assert log_slope({"weights/norm": 1, "jacobian": 1}, 0.5, 1.0, name="J").read(One(), "r") == pytest.approx(0.0)
+    product = final("weights/norm") * final("weights/norm") * final("hessian/trace")
+    assert product.read(One(), "r") == pytest.approx(7.0) and "times" in product.name
+    assert log10(final("hessian/trace")).read(One(), "r") == pytest.approx(math.log10(7.0))

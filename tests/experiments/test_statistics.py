@@ -181,3 +181,40 @@ def test_regions_in_words():
     assert statistics.in_words(BELOW) == "below 0"
     assert statistics.in_words((0.5, math.inf), "%") == "above 0.5 %"
     assert statistics.in_words((-0.1, 0.1), "nats") == "between -0.1 and 0.1 nats"
+
+
+@given(samples, st.floats(-10, 10))
+def test_p_values_are_scipys(values, edge):
+    if np.std(values) < 1e-6:
+        return
+    for region, alternative in (((-math.inf, edge), "less"), ((edge, math.inf), "greater")):
+        expected = stats.ttest_1samp(values, edge, alternative=alternative).pvalue
+        assert statistics.p_value(values, region) == pytest.approx(expected, abs=1e-9)
+
+
+@given(samples, st.floats(-10, 10), st.floats(0.1, 10))
+def test_verdict_and_p_value_agree(values, low, width):
+    found = mean_comparison(dict(enumerate(values)), (low, low + width), name="", confidence=0.9)
+    if len(values) >= 3:
+        assert (found.verdict is Verdict.HOLDS) == (found.p_holds < found.level - 1e-12) or (
+            abs(found.p_holds - found.level) < 1e-9
+        )
+        assert (found.verdict is Verdict.FAILS) == (found.p_fails < found.level - 1e-12) or (
+            abs(found.p_fails - found.level) < 1e-9
+        )
+    assert found.level == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_the_sign_test_where_values_are_infinite(lost):
+    values = [math.inf] * max(lost, 1) + [-1.0] * (12 - max(lost, 1))
+    found = mean_comparison(dict(enumerate(values)), BELOW, name="")
+    assert found.p_holds == pytest.approx(stats.binomtest(max(lost, 1), 12, alternative="less").pvalue)
+    assert (found.verdict is Verdict.HOLDS) == (found.p_holds < 0.025)
+
+
+def test_extreme_regions():
+    assert statistics.p_value([1.0, 1.0], (0.0, math.inf)) == 0.0
+    assert statistics.p_value([1.0, 1.0], (2.0, math.inf)) == 1.0
+    assert statistics.p_value([1.0], BELOW) == statistics.p_value([1.0, math.nan], BELOW) == 1.0
+    assert statistics.p_value([1.0, 2.0], (-math.inf, -math.inf)) == 1.0

@@ -54,6 +54,13 @@ def test_the_page_says_what_a_reader_needs(built):
         assert text in page, text
 
 
+def test_the_page_says_how_many_claims_hold_by_chance(built):
+    found = re.search(r'<p class="multiplicity">(.*?)</p>', built.read_text(), re.DOTALL)
+    verdicts = [r["verdict"] for r in json.loads((built.parent / "verdicts.json").read_text())]
+    tested = sum(verdict != "not testable at this budget" for verdict in verdicts)
+    assert f"{tested} claims were tested" in found[1] and f"of the {verdicts.count('holds')} that hold" in found[1]
+
+
 def test_what_was_measured_of_a_machine_does_not_make_it_another(tmp_path):
     results = language_results()
     for number, environment in enumerate(results.environments.values()):

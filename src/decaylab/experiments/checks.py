@@ -68,14 +68,64 @@ def equal(quantity: Quantity, *, this: Where, that: Where, margin: float, confid
     return _difference(quantity, this, that, (-margin, margin), confidence)
 
 
-def inside(quantity: Quantity, *, where: Where, low: float = -math.inf, high: float = math.inf) -> Check:
+def equivalent(quantity: Quantity, *, this: Where, that: Where, margin: float, level: float = 0.05) -> Check:
+    """Two settings differ by less than a margin: two one-sided tests at a level of 5 %, paired by seed.
+
+    The test of equivalence as it is usual (TOST, Schuirmann 1987): each of the two tests has the whole level, so the
+    interval has the confidence 1 - 2 level, 90 %. ``equal`` is the same with 2.5 %.
+
+    Args:
+        quantity: What is compared.
+        this: Labels of the first setting.
+        that: Labels of the other.
+        margin: Fixed beforehand, in the quantity's unit.
+        level: Of each of the two tests.
+    """
+    check = _difference(quantity, this, that, (-margin, margin), 1 - 2 * level)
+    return Check(f"{check.rule} Two one-sided tests at {100 * level:g} %.", check.run)
+
+
+def not_worse(
+    quantity: Quantity,
+    *,
+    this: Where,
+    than: Where,
+    margin: float,
+    lower_is_better: bool = True,
+    level: float = 0.025,
+) -> Check:
+    """``this`` setting is worse than another by less than a margin, or better: a test of non-inferiority.
+
+    One-sided, as the sentence is: that ``this`` is much better never makes it fail. It fails where ``this`` is worse by
+    more than the margin.
+
+    Args:
+        quantity: What is compared.
+        this: Labels of the first setting.
+        than: Labels of the other.
+        margin: What difference does not matter, fixed beforehand, in the quantity's unit.
+        lower_is_better: Whether low values are good.
+        level: Of the one-sided test.
+    """
+    region = (-math.inf, margin) if lower_is_better else (-margin, math.inf)
+    return _difference(quantity, this, than, region, 1 - 2 * level)
+
+
+def inside(
+    quantity: Quantity, *, where: Where, low: float = -math.inf, high: float = math.inf, confidence: float = 0.95
+) -> Check:
     """The mean over seeds of one setting lies in a region, such as a gap between -0.05 and 0.05 nats."""
     region = (low, high)
 
     def run(results: Results) -> Evidence:
         values = quantity.by_seed(results, where)
         comparison = statistics.mean_comparison(
-            values, region, name=quantity.name, unit=quantity.unit, note=_note(results, where)
+            values,
+            region,
+            name=quantity.name,
+            unit=quantity.unit,
+            confidence=confidence,
+            note=_note(results, where),
         )
         return evidence.from_comparison(replace(comparison, context=where))
 
@@ -215,9 +265,12 @@ def diverged_share(*, where: Where, low: float = -math.inf, high: float = math.i
     return Check(f"Share of seeds that diverge with {phrase(where)} (exact binomial interval).", run)
 
 
-def all_of(*checks: Check) -> Check:
-    """Hold if every check holds, fail if any fails."""
-    return Check(" ".join(c.rule for c in checks), lambda results: evidence.all_of([c(results) for c in checks]))
+def all_of(*checks: Check, corrected: bool = False) -> Check:
+    """Hold if every check holds, fail if any fails; ``corrected`` for their number, see `evidence.all_of`."""
+    return Check(
+        " ".join(c.rule for c in checks),
+        lambda results: evidence.all_of([c(results) for c in checks], corrected=corrected),
+    )
 
 
 def any_of(*checks: Check) -> Check:

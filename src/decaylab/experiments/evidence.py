@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 MIN_SEEDS = 3
@@ -59,6 +59,9 @@ class Comparison:
         confidence: Of the interval.
         note: What a reader must know beside the numbers: diverged seeds, missing runs.
         context: The labels that both sides share.
+        level: How often at most it holds by chance where the claim is false.
+        p_holds: One-sided p-value of the test by which it holds; None where there is none.
+        p_fails: One-sided p-value of the test by which it fails.
     """
 
     name: str
@@ -75,6 +78,9 @@ class Comparison:
     confidence: float = 0.95
     note: str = ""
     context: Mapping[str, str | float | int] = field(default_factory=dict)
+    level: float = 0.025
+    p_holds: float | None = None
+    p_fails: float | None = None
 
     @property
     def full_name(self) -> str:
@@ -96,12 +102,16 @@ class Evidence:
         rule: How it follows, in words, fixed before the runs.
         comparisons: The numbers it rests on.
         reason: Why it could not be tested, where it could not.
+        level: How often at most the claim holds by chance where it is false.
+        p_holds: p-value of the claim's being false, for a correction over many claims; 1 where no test gives one.
     """
 
     verdict: Verdict
     rule: str
     comparisons: tuple[Comparison, ...] = ()
     reason: str = ""
+    level: float = 0.025
+    p_holds: float = 1.0
 
 
 def phrase(labels: Mapping[str, str | float | int]) -> str:
@@ -114,7 +124,14 @@ def phrase(labels: Mapping[str, str | float | int]) -> str:
 def from_comparison(comparison: Comparison) -> Evidence:
     """Let one comparison decide."""
     reason = comparison.note if comparison.verdict is Verdict.NOT_TESTABLE else ""
-    return Evidence(verdict=comparison.verdict, rule=comparison.rule, comparisons=(comparison,), reason=reason)
+    return Evidence(
+        verdict=comparison.verdict,
+        rule=comparison.rule,
+        comparisons=(comparison,),
+        reason=reason,
+        level=comparison.level,
+        p_holds=1.0 if comparison.p_holds is None else comparison.p_holds,
+    )
 
 
 def not_testable(rule: str, reason: str) -> Evidence:
@@ -122,12 +139,21 @@ def not_testable(rule: str, reason: str) -> Evidence:
     return Evidence(verdict=Verdict.NOT_TESTABLE, rule=rule, reason=reason)
 
 
-def all_of(parts: Sequence[Evidence]) -> Evidence:
+def all_of(parts: Sequence[Evidence], *, corrected: bool = False) -> Evidence:
     """Combine parts that must all hold: holds if every one holds, fails if any fails, else undecided.
 
-    Asking for all of several 95 % statements is an intersection-union test, so no correction for their number is due.
-    A part that could not be tested leaves the whole untested, unless another part has already failed.
+    Asking for all of several 95 % statements is an intersection-union test, so no correction for their number is due
+    for *holds*: its p-value is the largest of the parts'. *Fails* is a union of k chances: ``corrected`` lets a part
+    fail only at its level over k (an interval of confidence 1 - 0.05 / k where the others have 0.95), so that a claim
+    that is true fails as rarely as one with a single part. A part that could not be tested leaves the whole untested,
+    unless another part has already failed.
+
+    Args:
+        parts: The parts.
+        corrected: See above.
     """
+    if corrected:
+        parts = [_fails_rarely(part, len(parts)) for part in parts]
     verdicts = [part.verdict for part in parts]
     if Verdict.FAILS in verdicts:
         verdict = Verdict.FAILS
@@ -137,7 +163,11 @@ def all_of(parts: Sequence[Evidence]) -> Evidence:
         verdict = Verdict.HOLDS
     else:
         verdict = Verdict.UNDECIDED
-    return _combined(verdict, parts, "All of these must hold", " ")
+    lead = "All of these must hold"
+    if corrected and len(parts) > 1:
+        lead += f"; one of them fails only by an interval of confidence 1 - 0.05 / {len(parts)}"
+    found = _combined(verdict, parts, lead, " ")
+    return replace(found, level=max(p.level for p in parts), p_holds=max(p.p_holds for p in parts))
 
 
 def any_of(parts: Sequence[Evidence]) -> Evidence:
@@ -154,7 +184,21 @@ def any_of(parts: Sequence[Evidence]) -> Evidence:
         verdict = Verdict.FAILS
     else:
         verdict = Verdict.UNDECIDED
-    return _combined(verdict, parts, "One of these is enough", " ")
+    found = _combined(verdict, parts, "One of these is enough", " ")
+    smallest = min(1.0, len(parts) * min(part.p_holds for part in parts))
+    return replace(found, level=min(1.0, sum(part.level for part in parts)), p_holds=smallest)
+
+
+def _fails_rarely(part: Evidence, parts: int) -> Evidence:
+    """Return a part that is undecided where it fails, but not at its level over the number of parts."""
+    if part.verdict is not Verdict.FAILS:
+        return part
+    slack = 1e-12
+    lasting = any(
+        c.verdict is Verdict.FAILS and (c.p_fails is None or c.p_fails < c.level / parts + slack)
+        for c in part.comparisons
+    )
+    return part if lasting or not part.comparisons else replace(part, verdict=Verdict.UNDECIDED)
 
 
 def _combined(verdict: Verdict, parts: Sequence[Evidence], lead: str, space: str) -> Evidence:

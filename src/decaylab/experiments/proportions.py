@@ -44,6 +44,9 @@ def share_comparison(
         values=tuple(math.nan if v is None else 100.0 * v for v in happened.values()),
         confidence=confidence,
         note=note,
+        level=(1 - confidence) / 2,
+        p_holds=_share_p(k, n, claimed),
+        p_fails=min(_share_p(k, n, (-math.inf, claimed[0])), _share_p(k, n, (claimed[1], math.inf))),
     )
 
 
@@ -88,7 +91,20 @@ def share_difference(
         unit="percentage points",
         seeds=tuple(this),
         note=note,
+        level=level,
+        p_holds=more,
+        p_fails=less,
     )
+
+
+def _share_p(k: int, n: int, region: Region) -> float:
+    """Return the p-value of a share inside a region: the binomial tails beyond its ends."""
+    start, end = region
+    if start >= 1 or end <= 0:
+        return 1.0
+    above = 0.0 if start < 0 else _at_least(k, n, start)
+    below = 0.0 if end > 1 else 1 - _at_least(k + 1, n, end)
+    return max(above, below)
 
 
 def _clopper_pearson(k: int, n: int, confidence: float) -> tuple[float, float]:

@@ -55,6 +55,14 @@ class Quantity:
             read=lambda results, run: _over(self.read(results, run), other.read(results, run)),
         )
 
+    def __mul__(self, other: Quantity) -> Quantity:
+        """The product of two quantities of the same run; NaN where both were lost to a divergence."""
+        return Quantity(
+            name=f"{self.name} times {other.name}",
+            unit="",
+            read=lambda results, run: _times(self.read(results, run), other.read(results, run)),
+        )
+
     def by_seed(self, results: Results, where: Mapping[str, Label]) -> dict[Label, float]:
         """Return the number of every seed under some labels; NaN where a run has not ended or did not record it."""
         return {
@@ -152,6 +160,50 @@ def slope_over(
     return Quantity(name=plain.name, unit=f"{plain.unit} per run".strip(), read=plain.read)
 
 
+def log10(quantity: Quantity) -> Quantity:
+    """The decadic logarithm of a quantity: for losses near zero, traces and variances, whose spread is a factor."""
+
+    def read(results: Results, run: str) -> float:
+        value = quantity.read(results, run)
+        found = math.log10(value) if value > 0 else math.nan
+        return Lost(found) if isinstance(value, Lost) else found
+
+    return Quantity(name=f"log10 of {quantity.name}", unit="decades", read=read)
+
+
+def log_slope(powers: Mapping[str, float], start: float, stop: float, *, name: str) -> Quantity:
+    r"""The slope over training of the natural logarithm of a product of metrics, per whole run.
+
+    With ``{"weights/norm": 2, "hessian/trace": 1}`` the scale-free trace: a loss that does not change when the weights
+    are scaled has a trace that goes as :math:`1 / \|w\|^2` and a Jacobian that goes as :math:`1 / \|w\|`, so that
+    either falls or rises with the norm alone, and only :math:`\|w\|^2 \mathrm{Tr} H` and :math:`\|w\| J` tell of the
+    function.
+
+    Args:
+        powers: Metric to its power in the product; records of steps that all of them have count.
+        start: Fraction of training from which on.
+        stop: Fraction of training until which.
+        name: Of the product, in words.
+    """
+
+    def read(results: Results, run: str) -> float:
+        if results.diverged(run) and results.reached(run) <= stop + 1e-9:
+            return math.nan
+        found: dict[float, float] = {}
+        for number, (key, power) in enumerate(powers.items()):
+            curve = results.curve(run, key)
+            logs = {
+                f: power * math.log(v)
+                for f, v in zip(curve.fractions, curve.values, strict=True)
+                if v > 0 and start - 1e-9 <= f <= stop + 1e-9
+            }
+            found = logs if not number else {f: found[f] + logs[f] for f in found if f in logs}
+        return slope(list(found), list(found.values()))
+
+    label = f"slope of the logarithm of {name} from {100 * start:g} to {100 * stop:g} % of training"
+    return Quantity(name=label, unit="per run", read=read)
+
+
 def percent(quantity: Quantity) -> Quantity:
     """One hundred times the natural logarithm of a quantity, so that small differences are in percent of it."""
 
@@ -199,6 +251,10 @@ def _minus(a: float, b: float) -> float:
 
 def _over(a: float, b: float) -> float:
     return _joined(a, b, a / b if b else math.nan)
+
+
+def _times(a: float, b: float) -> float:
+    return _joined(a, b, a * b)
 
 
 def _joined(a: float, b: float, found: float) -> float:

@@ -139,7 +139,40 @@ def mean_comparison(
         effect_size=None if infinite else hedges_g(present),
         confidence=confidence,
         note=note,
+        level=(1 - confidence) / 2,
+        p_holds=p_value(present, claimed),
+        p_fails=min(1.0, p_value(present, (-math.inf, claimed[0])), p_value(present, (claimed[1], math.inf))),
     )
+
+
+def p_value(values: Sequence[float], region: Region) -> float:
+    r"""Return the one-sided p-value of the statement that the mean lies in a region: the larger one of its two ends'.
+
+    For an end b that is finite, Student's one-sided test of the mean against it, and the sign test of the median where
+    a value is infinite. It is below (1 - c) / 2 where the interval of confidence c lies inside the region, and the
+    other way round (two one-sided tests, Schuirmann 1987). An end that is infinite is always kept to; an empty region
+    never is. 1 for fewer than two values.
+    """
+    start, end = region
+    if len(values) < 2 or start == math.inf or end == -math.inf or any(map(math.isnan, values)):
+        return 1.0
+    above = 0.0 if start == -math.inf else _one_sided([v - start for v in values])
+    below = 0.0 if end == math.inf else _one_sided([end - v for v in values])
+    return max(above, below)
+
+
+def _one_sided(values: Sequence[float]) -> float:
+    """Return the p-value of a mean of at most 0, or of such a median where a value is infinite."""
+    n = len(values)
+    if any(map(math.isinf, values)):
+        against = sum(v <= 0 for v in values)
+        return math.fsum(math.comb(n, k) for k in range(against + 1)) / 2.0**n
+    mean = math.fsum(values) / n
+    error = _deviation(values, mean) / math.sqrt(n)
+    if error == 0:
+        return 0.0 if mean > 0 else 1.0
+    half = (1 - _covered(math.atan(abs(mean) / error / math.sqrt(n - 1)), n - 1)) / 2
+    return half if mean > 0 else 1 - half
 
 
 def paired_difference(
@@ -288,17 +321,18 @@ def _t_quantile(probability: float, freedom: int) -> float:
     It rises with theta, which bisection then finds.
     """
     inside = 2 * probability - 1
-
-    def covered(theta: float) -> float:
-        cosine, sine = math.cos(theta), math.sin(theta)
-        odd = freedom % 2
-        terms, term = [], cosine if odd else 1.0
-        for power in range(odd, freedom - 1, 2):
-            terms.append(term)
-            term *= cosine**2 * (power + 1) / (power + 2)
-        return 2 / math.pi * (theta + sine * math.fsum(terms)) if odd else sine * math.fsum(terms)
-
     low, high = 0.0, math.pi / 2
     while low < (middle := (low + high) / 2) < high:
-        low, high = (middle, high) if covered(middle) < inside else (low, middle)
+        low, high = (middle, high) if _covered(middle, freedom) < inside else (low, middle)
     return math.sqrt(freedom) * math.tan(low)
+
+
+def _covered(theta: float, freedom: int) -> float:
+    """Return the probability of -t to t for ``t = sqrt(freedom) tan(theta)``, see `_t_quantile`."""
+    cosine, sine = math.cos(theta), math.sin(theta)
+    odd = freedom % 2
+    terms, term = [], cosine if odd else 1.0
+    for power in range(odd, freedom - 1, 2):
+        terms.append(term)
+        term *= cosine**2 * (power + 1) / (power + 2)
+    return 2 / math.pi * (theta + sine * math.fsum(terms)) if odd else sine * math.fsum(terms)

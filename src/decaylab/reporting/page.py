@@ -21,6 +21,7 @@ from decaylab import studies
 from decaylab.csv_cells import cells
 from decaylab.experiments import config_tables as settings
 from decaylab.experiments.evidence import Verdict
+from decaylab.experiments.false_discovery import multiplicity
 from decaylab.experiments.results import ENDED, Results
 from decaylab.experiments.spec import Experiment
 from decaylab.files import atomic_write_together
@@ -166,6 +167,7 @@ def _render(sections: list[_Section], specs: dict[str, dict[str, Any]], drawn_at
         words.link(name)
     return template.render(
         sections=sections,
+        multiplicity=multiplicity({(r.experiment.id, r.claim.id): r.evidence for s in sections for r in s.rulings}),
         tally=Counter(r.evidence.verdict for s in sections for r in s.rulings),
         verdicts=Verdict,
         badges=BADGES,
