@@ -3,6 +3,7 @@
 import csv
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -190,3 +191,36 @@ def test_other_missing_modules_are_not_ours_to_explain():
     with pytest.raises(ModuleNotFoundError, match="nonesuch"):
         optional("nonesuch")
     assert isinstance(missing_extra(ModuleNotFoundError(name="scipy.special")), MissingExtra)
+
+
+def test_constraints_hold_only_what_an_extra_asks_for():
+    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    names = {_plain(pin.partition("==")[0]) for pin in pins}
+    assert len(names) == len(pins)
+    waiting = [Requirement(each) for each in (*PROJECT["dependencies"], "hatchling")]
+    waiting += [Requirement(each) for extra in PROJECT["optional-dependencies"].values() for each in extra]
+    asked, absent = set(), set()
+    while waiting:
+        requirement = waiting.pop()
+        key = (_plain(requirement.name), *sorted(requirement.extras))
+        if key in asked or key[0] == "decaylab":
+            continue
+        asked.add(key)
+        try:
+            requires = importlib.metadata.distribution(requirement.name).requires or []
+        except importlib.metadata.PackageNotFoundError:
+            absent.add(key[0])
+            continue
+        for each in map(Requirement, requires):
+            extras = requirement.extras or {""}
+            if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in extras):
+                waiting.append(each)
+    known = {key[0] for key in asked}
+    installed = {_plain(d.metadata["Name"]) for d in importlib.metadata.distributions()}
+    strange = (names & installed) - known
+    assert not strange or absent, strange  # what an absent package would bring is not known here
+    assert {_plain(Requirement(each).name) for each in PROJECT["dependencies"]} <= names
+
+
+def _plain(name):
+    return re.sub(r"[-_.]+", "-", name.partition("[")[0]).lower()

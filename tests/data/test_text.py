@@ -215,7 +215,7 @@ def test_half_a_folder_is_written_anew(tmp_path):
 @pytest.mark.parametrize(
     ("corpus", "tokenizer", "message"),
     [
-        ("stdlb", "bytes", "unknown corpus 'stdlb'; did you mean 'stdlib'"),
+        ("stdlb", "bytes", "unknown data set 'stdlb'; did you mean 'stdlib'"),
         ("stdlib", "byte", "unknown tokenizer 'byte'; did you mean 'bytes'"),
         ("stdlib", "bpe:100", "SIZE from 257 to 65536"),
         ("stdlib", "bpe", "SIZE from 257 to 65536"),
