@@ -45,6 +45,11 @@ def gpt2_shapes(layers: int, width: int = 768, vocabulary: int = 50257, context:
     return [(vocabulary, width), (context, width), *block * layers, vector, vector]
 
 
+def options(name: str, num_tensors: int) -> dict[str, object]:
+    """Return what a rule needs beside its defaults to act on so many tensors."""
+    return {"norms": torch.ones(1, num_tensors)} if name == "follow_norms" else OPTIONS.get(name, {})
+
+
 def timed(optimizer: torch.optim.Optimizer) -> float:
     on_gpu = torch.cuda.is_available()
     clock = time.perf_counter if on_gpu or torch.get_num_threads() > 1 else time.process_time
@@ -93,7 +98,6 @@ def main() -> None:
     for p in params:
         p.grad = 1e-3 * torch.randn_like(p)
     count = sum(p.numel() for p in params)
-    OPTIONS["follow_norms"] = {"norms": torch.ones(1000, len(params), device=device)}
     print(f"{len(params)} tensors, {count / 1e6:.1f}M float32 weights, {device}, {args.threads} thread(s)")
 
     baseline = torch.optim.AdamW(params, lr=1e-5, weight_decay=0.1, fused=True)
@@ -101,7 +105,7 @@ def main() -> None:
     names = args.rules or [name for name, entry in decay.TABLE.items() if entry.use == "attach"]
     rows = []
     for name in names:
-        rule = decay.build(name, 1e-3 if decay.TABLE[name].scheduled else None, **OPTIONS.get(name, {}))
+        rule = decay.build(name, 1e-3 if decay.TABLE[name].scheduled else None, **options(name, len(params)))
         for native in (True, False) if name in ("l2", "decoupled") else (True,):
             handle = decay.attach(optimizer, rule, native=native)
             ratio, plain, ruled = compare(baseline, optimizer, args.rounds)

@@ -15,6 +15,7 @@ import torch
 from decaylab import data, studies
 from decaylab.config.cost import num_steps
 from decaylab.config.schema import AnyRun, LanguageData, LanguageRun, Probes
+from decaylab.train import tasks
 from decaylab.train.distributed import Processes
 from decaylab.train.trainer import Training
 from gpu_kit.record import wait
@@ -26,7 +27,8 @@ FIGURES = ("fig1", "fig3", "fig5", "fig7")
 def measure(environment: Environment) -> None:
     """Estimate each figure's minutes without evaluations and curvature."""
     budget, figures = ("smoke", ("fig5",)) if environment.smoke else ("gpu-hour", FIGURES)
-    original, data.vision = data.vision, random_images
+    vision, digest = data.vision, tasks.data_digest
+    data.vision, tasks.data_digest = random_images, nothing
     try:
         for figure in figures:
             with environment.record.check(f"steps of {figure} at {budget}"):
@@ -43,7 +45,7 @@ def measure(environment: Environment) -> None:
                     step_ms=", ".join(f"{1e3 * each:.1f}" for each in kinds.values()),
                 )  # fmt: skip
     finally:
-        data.vision = original
+        data.vision, tasks.data_digest = vision, digest
 
 
 def kind(config: AnyRun) -> Any:
@@ -73,6 +75,10 @@ def step_seconds(config: AnyRun, environment: Environment) -> float:
 
 def nowhere(record: Any) -> None:
     """Keep nothing."""
+
+
+def nothing(config: Any) -> None:
+    """Return that there is no file of data."""
 
 
 def random_images(dataset: str, **options: Any) -> SimpleNamespace:

@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from decay_step import bound, gpt2_shapes
+from decay_step import bound, gpt2_shapes, options
 from decaylab import decay
 from gpu_kit import rules
 from gpu_kit.record import peak_mebibytes, wait
@@ -38,7 +38,9 @@ def measure(environment: Environment) -> None:
             label = name if native else f"{name} (native=False)"
             with record.check(f"cost of {label}"):
                 strength = 1e-3 if decay.TABLE[name].scheduled else None
-                handle = decay.attach(optimizer, decay.build(name, strength), native=native)
+                handle = decay.attach(
+                    optimizer, decay.build(name, strength, **options(name, len(params))), native=native
+                )
                 pairs, plain_peak, ruled_peak = [], 0.0, 0.0
                 for _ in range(2 if smoke else 7):
                     plain, plain_peak = block(baseline, device), peak(device)
@@ -49,7 +51,8 @@ def measure(environment: Environment) -> None:
                 ratio = statistics.median(ruled / plain for plain, ruled in pairs)
                 more = (ruled_peak - plain_peak) * 2**20 / (4 * count) if device == "cuda" else None
                 step_ms = 1e3 * statistics.median(b for _, b in pairs)
-                least = bound(label)
+                # On a GPU no kernel of torch takes a coefficient that lies there, so scheduled has a pass of its own.
+                least = bound(label) if name != "scheduled" or device == "cpu" else (7 + 4) / 7
                 times = None if least is None else ratio / least
                 record.number(
                     label, ratio, "x fused AdamW", bound=least, times_the_bound=times,

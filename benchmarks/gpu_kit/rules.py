@@ -27,6 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "weight_norm_control": {"ratio": 0.8},
     "max_norm": {"fraction": 0.3},
     "constrained": {"kappa": 0.9},
+    "follow_norms": {"norms": 2 + torch.arange(40.0, dtype=torch.float64).view(10, 4).cos()},
 }
 EDITORS = ("l2", "l2_to_anchor")
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tests.support.rule_cases import CASES, LAMBDA, gradients, learning_rates, optimizer, oracle, train, weights
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from decaylab import decay
 from decaylab.tensors import blocks, foreach
@@ -92,3 +93,23 @@ def test_products_of_offsets(dtype, size, monkeypatch):
         assert squares[i].item() == pytest.approx(away.square().sum().item(), rel=1e-6)
         assert inner[i].item() == pytest.approx((away * c.double()).sum().item(), rel=1e-5, abs=1e-5)
     assert torch.equal(blocks.offset_products(w, w, o)[1], squares)
+
+
+class Calls(TorchDispatchMode):
+    """Names of what reaches the dispatcher."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def test_products_of_small_tensors_bring_no_index_to_the_device():
+    # In a CUDA graph nothing can be brought there from the CPU.
+    w, o, g = ([torch.randn(3, 2), torch.randn(4)] for _ in range(3))
+    with Calls() as calls:
+        blocks.offset_products(w, w, o, g)
+    assert not {"aten::index_put_", "aten::lift_fresh", "aten::_to_copy"} & set(calls.names)

@@ -109,6 +109,8 @@ def offset_products(
         inner = torch.zeros_like(squares)
         if grads is not None:
             inner = sums(torch._foreach_mul(widened([grads[i] for i in small]), widened(offsets)))
+        if not large:
+            return complete_sums(params, inner), complete_sums(params, squares)
         found[:, small] = torch.stack([inner, squares])
     return complete_sums(params, found[0]), complete_sums(params, found[1])
 
