@@ -193,6 +193,7 @@ def _rows(run: Explanation) -> list[tuple[str, str, str]]:
         row("  in epochs, each token seen once", "number", "timescale_epochs")
     rows.append(("left of a weight by decay alone", "", f"{format_number(100 * run.total_shrinkage, 3)} %"))
     row("rotation per step at equilibrium", "number", "rotation_per_step_degrees", "°")
+    row("  in radians", "number", "relative_update_per_step")  # the same number: the angle of a small turn
     row("relative update at equilibrium", "percent", "relative_update_per_step", " %")
     row("RMS weight at equilibrium", "number", "equilibrium_rms_weight")
     return rows
