@@ -26,7 +26,7 @@ from decaylab.errors import DecaylabError
         (["train", "vision", "--lambda", "1"], ["did you mean --decay.weight-decay?"]),
         (["runs", "postgresql://u:geheim@h/db"], ["'postgresql:***@h/db' is one word too many"]),
         (["train", "vision", "--seed", "9" * 5000], ["--seed cannot be '9999", "..."]),
-        (["list", "--zzz"], ["unknown option '--zzz'", "known: --store, --json"]),
+        (["list", "--zzz"], ["unknown option '--zzz'", "known: --store, --from, --json"]),
         (["show"], ["decaylab show needs ID", "`decaylab show --help`"]),
         (["conformance"], ["decaylab conformance needs TARGET"]),
         (["sample"], ["decaylab sample needs MODEL"]),

@@ -71,5 +71,6 @@ def test_every_flag_on_the_page_exists(capsys):
     known = capsys.readouterr().out
     flags = set(re.findall(r"--[a-z][a-z.-]+", PAGE))
     others = {"--help", "--json", "--budget", "--prompt", "--to", "--standalone", "--nproc-per-node", "--max-restarts"}
+    others |= {"--signal"}  # of timeout
     others |= {"--config", "--pick", "--init-from", "--init-from.optimizer", "--init-from.weights"}
     assert not [flag for flag in flags - others if flag not in known]
