@@ -17,6 +17,7 @@ from decaylab.conventions.step_decay import HELD_NORM, DecayTerms
 from decaylab.decay.rule import DecayRule, Part, Scalar, Step, is_sgd
 from decaylab.errors import DecaylabError, unknown
 from decaylab.tensors import multi_tensor
+from decaylab.tensors.blocks import scratch, subtract
 from decaylab.tensors.foreach import pieces, safe_ratio, wide, widened
 from decaylab.tensors.sharding import is_sharded, local, refuse_split_rows
 
@@ -185,14 +186,16 @@ class Rotational(DecayRule):
     ) -> None:
         """Replace ``new`` rows by the rotation; ``norm``, ``square`` and ``started`` have one number a row."""
         # Elementwise work is foreach; sums over rows have no foreach form.
-        update = torch._foreach_sub(old, new)
+        update = list(subtract(old, new))
+        block = len(update) == 1 and update[0].device.type == "cpu"  # in the cache: every pass counts
         torch._foreach_div_(update, lr)
         if self.zero_mean:
             torch._foreach_sub_(update, [u.mean(dim=1, keepdim=True) for u in update])
         radial = [torch.linalg.vecdot(u, w).unsqueeze(1) for u, w in zip(update, old, strict=True)]
         squares = torch._foreach_mul(norm, norm)
         torch._foreach_div_(radial, [torch.where(n > 0, n, 1.0) for n in squares])
-        torch._foreach_sub_(update, torch._foreach_mul(old, radial))
+        along = [torch.mul(old[0], radial[0], out=scratch(old[0], 1))] if block else torch._foreach_mul(old, radial)
+        torch._foreach_sub_(update, along)
         torch._foreach_mul_(square, self.average)
         lengths = [torch.linalg.vector_norm(u, dim=1, keepdim=True).square_() for u in update]
         torch._foreach_add_(square, lengths, alpha=1 - self.average)
@@ -200,5 +203,9 @@ class Rotational(DecayRule):
         torch._foreach_mul_(update, factors)
         torch._foreach_add_(update, old)
         lengths = [torch.linalg.vector_norm(w, dim=1, keepdim=True) for w in update]
-        torch._foreach_mul_(update, [safe_ratio(n, length) for n, length in zip(norm, lengths, strict=True)])
+        ratios = [safe_ratio(n, length) for n, length in zip(norm, lengths, strict=True)]
+        if block and bool((norm[0] > 0).all()):
+            torch.mul(update[0], ratios[0], out=new[0])
+            return
+        torch._foreach_mul_(update, ratios)
         torch._foreach_copy_(new, [torch.where(n > 0, u, w) for n, u, w in zip(norm, update, new, strict=True)])
