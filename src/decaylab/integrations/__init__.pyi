@@ -3,4 +3,7 @@ from .trackers import MlflowSink as MlflowSink
 from .trackers import TensorBoardSink as TensorBoardSink
 from .trackers import WandbSink as WandbSink
 from .trackers import open_sink as open_sink
+from .trainer_search import SearchBackend as SearchBackend
+from .trainer_search import register_search_backend as register_search_backend
+from .trainer_search import tune_trainer as tune_trainer
 from .transformers import TransformersCallback as TransformersCallback

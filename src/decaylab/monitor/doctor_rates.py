@@ -44,7 +44,10 @@ def rates(checkpoints: Sequence[tuple[Checkpoint, Sequence[Group]]], steps: int)
     if last.logged:
         fitted = _fitted(last, groups, steps)
         if fitted is not None:
-            return fitted, "the logged learning rates", False
+            first = last.logged[0][0]
+            flat = first > 1 and bool((fitted[0] == fitted[0][0]).all())
+            unseen = f", which do not show a warm-up before step {first:,}" if flat else ""
+            return fitted, f"the logged learning rates{unseen}", flat
         return _from_log(last.logged, groups, steps), "the logged learning rates, lines between them", False
     simulated = _from_scheduler(last, groups, steps)
     if simulated is not None:

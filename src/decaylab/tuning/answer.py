@@ -24,6 +24,16 @@ class Interval:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the best weight decay of a run of some length lies, with a 95 % interval."""
+
+    steps: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trial:
     """One trial that ended."""
 
@@ -56,6 +66,8 @@ class Answer:
         assumed: What was not measured.
         warnings: What a reader should know of this search.
         confirmation: Full-length runs with fresh seeds: value less present setting, mean with its 95 % interval.
+        vertices: The best weight decay on each rung, from its own trials alone.
+        band: The best weight decay by length as all rungs together predict it, up to the full run.
         trials: Every trial.
     """
 
@@ -74,6 +86,8 @@ class Answer:
     assumed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     confirmation: Interval | None = None
+    vertices: tuple[Place, ...] = ()
+    band: tuple[Place, ...] = field(default=(), repr=False)
     trials: tuple[Trial, ...] = field(default=(), repr=False)
 
     def as_dict(self) -> dict[str, Any]:

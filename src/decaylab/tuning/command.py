@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
-import string
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +19,7 @@ from decaylab.tuning.metric import LOG, REPORTS
 from decaylab.tuning.progress_file import VARIABLE
 
 PLACEHOLDERS = ("weight_decay", "lr", "steps", "seed", "out")
+_ONE_VALUE = re.compile(r"(?:[^{}]*=)?\{([A-Za-z_]\w*)\}")  # {name} or --option={name}; other braces are the script's
 _POLL_SECONDS = 0.05
 _KILL_SECONDS = 10.0
 _LARGEST_SCRIPT = 1 << 20
@@ -41,17 +42,12 @@ def check(words: Sequence[str], *, lr_is_searched: bool) -> frozenset[str]:
     """
     if not words:
         raise DecaylabError("give the training command behind --, such as: -- python train.py --wd {weight_decay} ...")
-    found = set()
+    found: set[str] = set()
     for word in words:
-        try:
-            names = {name for _, name, _, _ in string.Formatter().parse(word) if name is not None}
-        except ValueError:
-            continue  # braces that are no placeholder, such as JSON's
-        for name in names:
-            if name in PLACEHOLDERS:
-                found.add(name)
-            elif name.isidentifier() and word == "{" + name + "}":
-                raise unknown("placeholder", name, PLACEHOLDERS)
+        found |= {name for name in PLACEHOLDERS if "{" + name + "}" in word}  # as `filled` takes them
+        other = _ONE_VALUE.fullmatch(word)
+        if other is not None and other[1] not in PLACEHOLDERS:
+            raise unknown("placeholder", other[1], PLACEHOLDERS)
     needed = ["weight_decay", "steps"] + (["lr"] if lr_is_searched else [])
     missing = [f"{{{name}}}" for name in needed if name not in found]
     if missing:
@@ -65,8 +61,8 @@ def check(words: Sequence[str], *, lr_is_searched: bool) -> frozenset[str]:
 def filled(words: Sequence[str], point: Point, out: Path | str) -> list[str]:
     """Return the words of a command with the settings of a trial in their places."""
     values = {
-        "weight_decay": format(point.weight_decay, ".6g"),
-        "lr": format(point.lr, ".6g"),
+        "weight_decay": _decimal(point.weight_decay),
+        "lr": _decimal(point.lr),
         "steps": str(point.steps),
         "seed": str(point.seed),
         "out": str(out),
@@ -77,6 +73,12 @@ def filled(words: Sequence[str], point: Point, out: Path | str) -> list[str]:
             word = word.replace("{" + name + "}", value)
         found.append(word)
     return found
+
+
+def _decimal(number: float) -> str:
+    """Write a number so that a script that tells types apart, as nanoGPT's does, sees no whole number."""
+    text = format(number, ".6g")
+    return f"{text}.0" if text.isdigit() else text
 
 
 def content_of_files(words: Sequence[str], cwd: Path) -> dict[str, str]:

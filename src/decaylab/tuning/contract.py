@@ -81,7 +81,12 @@ def check(trials: Trials, lr: float, steps: int, mean: float, seeds: Sequence[in
     if has_seed and not paired:
         raise DecaylabError(
             f"two seeds give the same metric, {plain.value:g}: the script ignores {{seed}}; it has to decide "
-            "initialisation and data order (or leave {seed} out, and runs are compared unpaired)"
+            "initialisation and data order"
+        )
+    if not has_seed and not repeats:
+        raise DecaylabError(
+            "the command has no {seed}, and the same settings twice give the same metric: nothing shows how much of a "
+            "difference is chance; give the script a seed for initialisation and data order, and write {seed} there"
         )
     if not has_seed:
         warnings.append("the script takes no seed: runs are not paired, and intervals are wider")

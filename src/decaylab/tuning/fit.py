@@ -32,6 +32,7 @@ SCATTER = 0.2  # of a rung's vertex, in ln x: the planning runs' vertices scatte
 WINDOW = math.log(5)  # points count less the farther they lie from the best one: standard deviation of their weight
 _GRID = {1: 241, 2: 41}
 _DRAWS = 40_000
+_BAND = 17  # lengths at which the predictive band is drawn
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class Optimum:
         curvature: Curvature of each rung at its vertex along the last coordinate (x); 0 where it saw none.
         noise: Standard deviation of the residuals.
         vertices: Median, low and high of each rung's vertex along the last coordinate, for the chart.
+        log_ratios: ln(T_r / T) of each of these rungs.
+        band: Length as ln(T_r / T), with median, low and high of the optimum along the last coordinate: what is
+            predicted between the shortest rung and the full run.
         at_edge: For each coordinate -1 or 1 where the optimum piles up at an end of what was searched, else 0.
     """
 
@@ -73,6 +77,8 @@ class Optimum:
     curvature: tuple[float, ...]
     noise: float
     vertices: tuple[tuple[float, float, float], ...]
+    log_ratios: tuple[float, ...]
+    band: tuple[tuple[float, float, float, float], ...]
     at_edge: tuple[int, ...]
 
 
@@ -125,6 +131,11 @@ def optimum(rungs: Sequence[Rung], names: Sequence[str], *, confidence: float = 
         for i in range(d)
     )
     vertices = tuple(_summary(lik.sum(axis=0) if d == 2 else lik, axes[-1], tail) for lik in likelihoods)
+    band = []
+    for ratio in np.linspace(min(r.log_ratio for r in rungs), 0.0, _BAND):
+        at = c[kept][:, -1] + a[kept][:, -1] * ratio + (future - c[kept])[:, -1]
+        down, middle, up = np.quantile(at, [tail, 0.5, 1 - tail])
+        band.append((float(ratio), float(middle), float(down), float(up)))
     return Optimum(
         centre=np.median(c[kept], axis=0),
         low=ends[0],
@@ -133,6 +144,8 @@ def optimum(rungs: Sequence[Rung], names: Sequence[str], *, confidence: float = 
         curvature=tuple(p.curvature for p in profiles),
         noise=math.sqrt(variance),
         vertices=vertices,
+        log_ratios=tuple(r.log_ratio for r in rungs),
+        band=tuple(band),
         at_edge=edge,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -82,54 +82,60 @@ def curves(answer: Answer, name: str) -> dict[str, Any] | None:
         "width": 560,
         "height": 320,
         "data": {"values": rows},
-        "encoding": {"x": x, "color": color, "strokeDash": {"field": "steps", "type": "nominal", "sort": None}},
         "layer": [
-            {"mark": {"type": "point", "opacity": 0.5}, "encoding": {"y": y | {"field": "change"}}},
             {
-                "mark": {"type": "line"},
-                "encoding": {"y": y | {"field": "change", "aggregate": "mean"}},
+                # One legend for both: Vega merges those of the same field, sorting and title.
+                "encoding": {
+                    "x": x,
+                    "color": color,
+                    "strokeDash": {"field": "steps", "type": "nominal", "sort": None, "title": color["title"]},
+                },
+                "layer": [
+                    {"mark": {"type": "point", "opacity": 0.5}, "encoding": {"y": y | {"field": "change"}}},
+                    {"mark": {"type": "line"}, "encoding": {"y": y | {"field": "change", "aggregate": "mean"}}},
+                ],
             },
-            {"mark": {"type": "rule", "color": "#888"}, "encoding": {"y": {"datum": 0}, "x": {}, "color": {}}},
+            {"mark": {"type": "rule", "color": "#888"}, "encoding": {"y": {"datum": 0}}},
         ],
     }
 
 
 def optimum(answer: Answer) -> dict[str, Any] | None:
-    """Return the chart of the best weight decay over the length: best candidates and the answer."""
+    """Return the chart of the best weight decay over the length: each rung's vertex, the band, and the answer."""
     value = answer.weight_decay
-    if value.value is None or value.value <= 0 or value.low is None or value.high is None:
+    if not answer.band or value.value is None:
         return None
-    rows = []
-    for steps in sorted({t.steps for t in answer.trials}):
-        means: dict[float, list[float]] = {}
-        for trial in answer.trials:
-            if trial.steps == steps and trial.value is not None and trial.weight_decay > 0:
-                means.setdefault(trial.weight_decay, []).append(trial.value)
-        if len(means) > 1:
-            best = min(means, key=lambda wd: math.fsum(means[wd]) / len(means[wd]))
-            rows.append({"steps": steps, "wd": best, "what": "best candidate"})
-    answered = {
-        "steps": answer.steps,
-        "wd": value.value,
-        "low": value.low,
-        "high": value.high,
-        "what": "full run, predicted",
-    }
+    places = [
+        *(asdict(place) | {"what": "complete runs of this length alone"} for place in answer.vertices),
+        {**asdict(answer.band[-1]), "what": "full run, predicted"},
+    ]
     x = {"field": "steps", "type": "quantitative", "scale": {"type": "log"}, "title": "steps of the complete run"}
     y = {"type": "quantitative", "scale": {"type": "log"}, "title": "best weight decay"}
-    color = {"field": "what", "type": "nominal", "title": None}
+    ends = {"y": y | {"field": "low"}, "y2": {"field": "high"}}
+    color = {"field": "what", "type": "nominal", "title": None, "sort": None}
+    band = {"values": [asdict(place) for place in answer.band]}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "width": 560,
         "height": 260,
-        "data": {"values": [*rows, answered]},
-        "encoding": {"x": x, "color": color},
         "layer": [
+            {"data": band, "mark": {"type": "area", "opacity": 0.15}, "encoding": {"x": x, **ends}},
             {
-                "mark": {"type": "rule", "strokeWidth": 2},
-                "encoding": {"y": y | {"field": "low"}, "y2": {"field": "high"}},
+                "data": band,
+                "mark": {"type": "line", "strokeDash": [4, 4]},
+                "encoding": {"x": x, "y": y | {"field": "value"}},
             },
-            {"mark": {"type": "point", "filled": True, "size": 70}, "encoding": {"y": y | {"field": "wd"}}},
+            {
+                "data": {"values": places},
+                "encoding": {"x": x, "color": color},
+                "layer": [
+                    {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": ends},
+                    {
+                        "mark": {"type": "point", "filled": True, "size": 70},
+                        "encoding": {"y": y | {"field": "value"}},
+                    },
+                ],
+            },
         ],
     }
 
@@ -140,7 +146,7 @@ def _html(answer: Answer, drawn: dict[str, str]) -> str:
         f'<h2>{title}</h2><div class="chart">{drawn[key]}</div>'
         for key, title in (
             ("curves", "Loss over weight decay, paired by seed"),
-            ("optimum", "The optimum over the length of the run"),
+            ("optimum", "The optimum over the length of the run, with its 95 % predictive band"),
         )
         if key in drawn
     )

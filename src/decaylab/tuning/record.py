@@ -27,9 +27,13 @@ class Record:
         self._known = {t.user_attrs[_RUN]: t for t in study.get_trials(deepcopy=False) if _RUN in t.user_attrs}
 
     def value(self, run: str) -> float | None:
-        """Return the metric of a finished trial of an earlier process; None where there is none."""
+        """Return the metric of a trial that an earlier process finished, NaN where it diverged; None without one."""
         trial = self._known.get(run)
-        return None if trial is None or trial.values is None else float(trial.values[0])
+        if trial is None:
+            return None
+        if trial.values is None:
+            return math.nan if trial.user_attrs.get("status") == "diverged" else None
+        return float(trial.values[0])
 
     def add(self, run: str, point: Point, status: str, value: float | None) -> None:
         """Write a trial that ended; one that is there already stays as it is."""

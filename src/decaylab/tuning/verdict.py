@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from decaylab.quantities import format_number
-from decaylab.tuning import conclude
-from decaylab.tuning.answer import Interval, Range, Verdict, alike_sentence, found_sentence
+from decaylab.tuning import conclude, coordinates
+from decaylab.tuning.answer import Interval, Place, Range, Verdict, alike_sentence, found_sentence
 from decaylab.tuning.contract import Contract
 from decaylab.tuning.fit import Optimum
 from decaylab.tuning.plan import Plan
@@ -32,6 +32,8 @@ class Decision:
     alike: Range | None = None
     gain: Interval = NOTHING
     epsilon: float = 0.0
+    vertices: tuple[Place, ...] = ()
+    band: tuple[Place, ...] = ()
 
 
 def unreached(plan: Plan) -> Decision:
@@ -85,6 +87,13 @@ def decide(
         "exponent": Interval(value=1 - drift, low=1 - high, high=1 - low),
         "gain": gain.interval,
         "epsilon": gain.epsilon,
+        "vertices": tuple(
+            _place(plan, rate, round(plan.steps * math.exp(ratio)), *vertex)
+            for ratio, vertex in zip(estimate.log_ratios, estimate.vertices, strict=True)
+        ),
+        "band": tuple(
+            _place(plan, rate, round(plan.steps * math.exp(ratio)), *place) for ratio, *place in estimate.band
+        ),
     }
     if gain.does_not_matter:
         top = decay.high if alike is None else alike[1]
@@ -102,6 +111,12 @@ def decide(
         f"{_n(decay.high)}; raise --budget or --seeds (present best guess {_n(decay.value)})"
     )
     return Decision(verdict="undecided", sentence=words, **common)
+
+
+def _place(plan: Plan, lr: float, steps: int, value: float, low: float, high: float) -> Place:
+    """Return a place in ln x as the weight decay of a run of that length."""
+    found = [coordinates.weight_decay(math.exp(x), lr, steps, plan.mean) for x in (value, low, high)]
+    return Place(steps=steps, value=found[0], low=found[1], high=found[2])
 
 
 def coordinate(estimate: Optimum, i: int) -> Interval:
