@@ -155,9 +155,8 @@ def full_steps(trainer: Any) -> int:
         batches = len(trainer.get_train_dataloader())
     except TypeError:
         raise DecaylabError("the training data has no length: set max_steps, or pass steps=") from None
-    return math.ceil(
-        float(arguments.num_train_epochs) * max(1, math.ceil(batches / arguments.gradient_accumulation_steps))
-    )
+    updates = max(1, -(-batches // int(arguments.gradient_accumulation_steps)))
+    return math.ceil(float(arguments.num_train_epochs) * updates)
 
 
 def tune_trainer(
