@@ -28,7 +28,7 @@ ARRAYS = {
     "l2": 0, "decoupled": 0, "independent": 0, "constant": 0, "quadratic_lr": 0, "corrected": 0,
     "l2 (native=False)": 3, "decoupled (native=False)": 2, "cautious": 5, "scheduled": 2, "sphere_projection": 3,
     "fixed_norm": 3, "follow_norms": 3, "normalize_and_project": 3, "weight_norm_control": 3, "constrained": 3,
-    "max_norm": 3, "hyperball": 7, "rotational": 5, "selective_projection": 8, "l2_to_anchor": 4,
+    "max_norm": 2, "hyperball": 7, "rotational": 5, "selective_projection": 8, "l2_to_anchor": 4,
 }  # fmt: skip
 
 
