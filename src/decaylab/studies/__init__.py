@@ -93,4 +93,11 @@ MODULES: dict[str, str] = _by_id(
     "why_weight_decay.prop3",
     "why_weight_decay.signgd",
     "blog32f",
+    "beyond.norm_matched",
+    "beyond.intrinsic_time",
+    "beyond.lr_lambda",
+    "beyond.timescale",
+    "beyond.onset",
+    "beyond.elr_collapse",
+    "beyond.late_decay",
 )
