@@ -65,7 +65,7 @@ def test_a_folder_of_transformers(trainer_folder, capsys):
 def test_words_for_a_reader(trainer_folder, capsys):
     code, out, error = _doctor(capsys, trainer_folder[0])
     assert code == 0 and "checkpoint 3 of 3" in error
-    assert "What decay did" in out and "decaylab tune --steps 9" in out and "timescales have passed" in out
+    assert "What decay did" in out and "three seeds each" in out and "timescales have passed" in out
 
 
 def test_without_the_order_of_the_weights_shapes_do(trainer_folder, capsys, monkeypatch):
@@ -280,3 +280,83 @@ def test_weights_alone_still_show_their_norms(tmp_path, capsys):
     torch.save({"model": _WEIGHTS, "iter_num": 4}, tmp_path / "w.pt")
     found = _report(capsys, tmp_path / "w.pt")
     assert found["tensors"][0]["norms"] == [2.0] and "Without the optimizer's state" in found["did"][0]
+
+
+def _damaged(content, path, value):
+    """Put a value deep into a copy of a checkpoint's content."""
+    copied = {key: dict(part) if isinstance(part, dict) else part for key, part in content.items()}
+    copied["optimizer"] = {"state": dict(content["optimizer"]["state"]), "param_groups": [
+        dict(group) for group in content["optimizer"]["param_groups"]
+    ]}  # fmt: skip
+    *way, last = path
+    place = copied
+    for key in way:
+        place = place[key]
+    place[last] = value
+    return copied
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        (("optimizer", "state", 1), b"bytes"),
+        (("optimizer", "state", 1), {"step": torch.ones(3), "exp_avg": torch.ones(4, 4).to_sparse()}),
+        (("optimizer", "param_groups", 0, "betas"), (5.0, 5.0)),
+        (("optimizer", "param_groups", 0, "params"), [[1], [2]]),
+        (("optimizer", "param_groups", 0, "weight_decay"), 1e300),
+        (("optimizer", "param_groups", 0, "weight_decay"), -0.1),
+        (("optimizer", "param_groups", 0, "lr"), torch.ones(2)),
+        (("config", "warmup_iters"), -1),
+        (("config", "min_lr"), -1e300),
+        (("config", "learning_rate"), [1]),
+        (("config", "max_iters"), "many"),
+        (("lr_scheduler",), torch.ones(2)),
+        (("iter_num",), True),
+    ],
+)
+def test_odd_values_anywhere_are_one_line_or_an_answer(path, value, tmp_path, capsys):
+    _nanogpt_file(tmp_path / "c.pt")
+    torch.save(_damaged(torch.load(tmp_path / "c.pt", weights_only=True), path, value), tmp_path / "c.pt")
+    code, out, error = _doctor(capsys, tmp_path / "c.pt")
+    assert (code == 0 and out and not error) or (code == 2 and error.count("\n") == 1), (code, error)
+
+
+@pytest.mark.parametrize(
+    "change", [{"n_layer": 10**9}, {"num_labels": 10**9}, {"architectures": ["os"]}, {"n_embd": "wide"}, {"n_head": 0}]
+)
+def test_hostile_settings_of_a_model_do_no_harm(change, trainer_folder, tmp_path, capsys):
+    source = trainer_folder[0] / "checkpoint-9"
+    for name in ("model.safetensors", "optimizer.pt", "trainer_state.json"):
+        (tmp_path / name).write_bytes((source / name).read_bytes())
+    config = json.loads((source / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    found = _report(capsys, tmp_path)
+    assert any("by shape alone" in text for text in found["assumed"])  # no model was made from such settings
+    assert {t["name"]: t["weight_decay"] for t in found["tensors"]}["transformer.h.0.mlp.c_fc.weight"] == 0.1
+
+
+def test_weights_that_are_not_finite_are_said(tmp_path, capsys):
+    _nanogpt_file(tmp_path / "c.pt")
+    content = torch.load(tmp_path / "c.pt", weights_only=True)
+    content["model"]["fc.weight"][0, 0] = math.nan
+    torch.save(content, tmp_path / "c.pt")
+    found = _report(capsys, tmp_path / "c.pt")
+    assert found["verdict"] == "not finite" and "not finite" in found["did"][0]
+
+
+def test_a_folder_in_parts_and_an_adapter(tmp_path, capsys):
+    transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
+    config = transformers.GPT2Config(vocab_size=16, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+    model = transformers.GPT2LMHeadModel(config)
+    model.save_pretrained(tmp_path / "parts", max_shard_size="2KB")
+    assert len(list((tmp_path / "parts").glob("*.safetensors"))) > 1
+    found = _report(capsys, tmp_path / "parts", "--steps", "5")
+    assert len(found["tensors"]) == len(list(model.parameters()))
+    lora = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True))
+    optimizer = torch.optim.AdamW([p for p in lora.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.1)
+    lora(torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
+    optimizer.step()
+    lora.save_pretrained(tmp_path / "lora")
+    torch.save(optimizer.state_dict(), tmp_path / "lora" / "optimizer.pt")
+    found = _report(capsys, tmp_path / "lora")
+    assert [(t["role"], t["weight_decay"]) for t in found["tensors"]] == [("matrix", 0.1)] * 2

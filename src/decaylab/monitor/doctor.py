@@ -127,7 +127,7 @@ def examine(
     if decays and decays[-1] is not last:
         notes.append(f"{last.checkpoint.path} has no optimizer state: that of step {decays[-1].step:,} is taken")
     if guessed:
-        notes.append(f"the learning rates are {source}")
+        notes.append(f"learning rate: {source}")
     shares = [_shares(decays, i, lr) for i, lr in enumerate(lrs)]
     holders = {r.name: r for r in decays[-1].readings} if decays else {}
     tensors = tuple(_finding(r, holders.get(r.name), snapshots, groups, lrs, shares) for r in last.readings)
@@ -296,7 +296,7 @@ def _records(
             mine = [t for t in tensors if t.role == role]
             record[f"weights/norm/{role}"] = _root([t.norms[place] for t in mine])
             record[f"effective_lr/{role}"] = _joint([(t.effective_lr[place], t.norms[place]) for t in mine])
-        record["weights/norm"] = _root([t.norms[place] for t in tensors])
+        record["weights/norm"] = math.sqrt(math.fsum(r.norm**2 for r in one.readings))  # NaN stays NaN
         for suffix, mine in (("", known), *((f"/{r}", [t for t in known if t.role == r]) for r in roles)):
             if not mine or not 0 < one.step <= len(lrs[0]):
                 continue

@@ -28,6 +28,7 @@ _SUFFIXES = (".ckpt", ".pt", ".pth", ".tar")
 _NO_WEIGHTS = re.compile(r"(optimizer|scheduler|scaler|rng_state|random_states|training_args|sampler|dataloader).*")
 _DEEPEST = 3
 _OPTIMIZER_KEYS = ("optimizer", "optimizer_state_dict", "optimizer_state", "optim", "optim_state_dict", "opt")
+_SCHEDULER_KEYS = ("lr_schedulers", "scheduler", "lr_scheduler", "scheduler_state_dict", "lr_scheduler_state_dict")
 _STEP_KEYS = ("global_step", "iter_num", "step", "steps", "iteration", "iter", "num_updates")
 
 
@@ -168,7 +169,7 @@ def _logged(history: Any) -> Iterator[tuple[int, float]]:
     for entry in history if isinstance(history, list) else []:
         if isinstance(entry, dict):
             step, lr = entry.get("step"), entry.get("learning_rate")
-            if isinstance(step, int) and isinstance(lr, int | float) and 0 < step <= MOST_STEPS and math.isfinite(lr):
+            if isinstance(step, int) and isinstance(lr, int | float) and 0 < step <= MOST_STEPS and 0 <= lr < math.inf:
                 yield step, float(lr)
 
 
@@ -185,9 +186,10 @@ def _file(path: Path) -> Checkpoint:
     elif "iter_num" in content and "model_args" in content:
         kind = "nanoGPT"
     listed = content.get("optimizer_states")
-    states = listed if isinstance(listed, list) else [content[k] for k in _OPTIMIZER_KEYS if content.get(k)][:1]
-    schedulers = content.get("lr_schedulers") or content.get("scheduler") or content.get("lr_scheduler") or []
-    schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
+    there = [content[key] for key in _OPTIMIZER_KEYS if isinstance(content.get(key), Mapping | list)]
+    states = listed if isinstance(listed, list) else there[:1]
+    found = [content[key] for key in _SCHEDULER_KEYS if isinstance(content.get(key), Mapping | list)]
+    schedulers = found[0] if found and isinstance(found[0], list) else found[:1]
     settings = content.get("config")
     settings = settings if isinstance(settings, Mapping) else {}
     step = next((content[key] for key in _STEP_KEYS if isinstance(content.get(key), int | Tensor)), None)

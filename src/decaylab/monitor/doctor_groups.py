@@ -81,6 +81,9 @@ def groups_of(optimizers: Sequence[Mapping[str, Any]], origin: Path, *, optimize
                 f"{origin}: the optimizer's state has no param_groups as torch's have: a sharded one (FSDP, DeepSpeed) "
                 "must be gathered into one file first"
             )
+        for number, one in entries.items():
+            if not isinstance(one, Mapping):
+                raise DecaylabError(f"{origin} is damaged: the state of parameter {shown(number)} is {shown(one)}")
         for group in groups:
             if not isinstance(group, Mapping) or not isinstance(group.get("params"), list):
                 raise DecaylabError(f"{origin} is damaged: {shown(group)} is no param group")

@@ -16,6 +16,8 @@ from decaylab.params.role import assign
 from decaylab.params.role_by_name import role_by_name
 from decaylab.tensors.state_dicts import match
 
+_MOST_LABELS, _MOST_SIZE = 100_000, 100_000_000  # a label is an entry of a table, and a size a dimension
+
 
 def named_weights(checkpoint: Checkpoint, model: nn.Module | None) -> tuple[dict[str, Tensor], dict[str, str], bool]:
     """Return a checkpoint's weights, their roles, and whether they are in the order in which the model defines them.
@@ -86,8 +88,12 @@ def _silent(logging: Any) -> Iterator[None]:
 
 def _is_plausible(config: Mapping[str, Any], tensors: int) -> bool:
     """Whether no number of layers is beyond the tensors that there are: a model of millions would never be made."""
-    return all(
-        not isinstance(value, int) or value <= max(tensors, 64)
-        for key, value in config.items()
-        if "layer" in key or "expert" in key or "block" in key
-    )
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            if not _is_plausible(value, tensors):
+                return False
+        elif isinstance(value, int):
+            counts = any(word in str(key) for word in ("layer", "expert", "block", "stage", "depth"))
+            if value > (max(tensors, 64) if counts else _MOST_LABELS if "label" in str(key) else _MOST_SIZE):
+                return False
+    return True

@@ -70,7 +70,7 @@ def _nanogpt(settings: Mapping[str, Any], steps: int) -> Rates | None:
         warmup, end, least = (float(settings[name]) for name in ("warmup_iters", "lr_decay_iters", "min_lr"))
     except (KeyError, TypeError, ValueError):
         return None
-    if not all(map(math.isfinite, (peak, warmup, end, least))):
+    if not all(map(math.isfinite, (peak, warmup, end, least))) or min(peak, warmup, end, least) < 0:
         return None
     step = np.arange(steps, dtype=np.float64)
     progress = np.clip((step - warmup) / max(end - warmup, 1.0), 0.0, 1.0)

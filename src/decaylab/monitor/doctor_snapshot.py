@@ -115,13 +115,17 @@ def _turn(weight: Tensor, held: Held | None, groups: Sequence[Group]) -> float:
 
     def moment(name: str) -> Tensor | None:
         found = state.get(name)
-        fits = isinstance(found, Tensor) and found.shape == weight.shape and found.is_floating_point()
-        return found.to(weight.dtype) if fits and isinstance(found, Tensor) else None
+        if not isinstance(found, Tensor) or found.shape != weight.shape or not found.is_floating_point():
+            return None
+        return found.to(weight.dtype) if found.layout is torch.strided and not found.is_quantized else None
 
     first, second, buffer = moment("exp_avg"), moment("exp_avg_sq"), moment("momentum_buffer")
     if group.optimizer in ("adamw", "adam") and first is not None and second is not None:
-        count = float(state.get("step", 0) or 0)
-        if count < 1:
+        count = state.get("step", 0)
+        count = count.item() if isinstance(count, Tensor) and count.numel() == 1 else count
+        if not isinstance(count, int | float) or not 1 <= count < math.inf:
+            return math.nan
+        if not all(0 <= beta < 1 for beta in group.betas):
             return math.nan
         one, two = (1 - beta**count for beta in group.betas)
         update = (first / one) / ((second / two).sqrt() + group.eps)

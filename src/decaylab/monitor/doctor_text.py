@@ -19,7 +19,8 @@ from decaylab.monitor.text import describe
 from decaylab.quantities import format_number
 from decaylab.schedules import Schedule
 
-_DECAYED = ("matrix", "embedding", "head")
+_ABSURD = "These settings are out of the range of numbers: no training has them."
+_SHORTEST_TUNED = 1280  # steps: of a shorter run decaylab tune's shortest schedules would be too short
 _LEFT_OUT = ("norm", "bias", "scalar")
 
 
@@ -90,12 +91,16 @@ def what_explain_says(found: Examination) -> list[str]:
         return reading(own.explained())
     except DecaylabError as error:
         return [str(error)]
+    except OverflowError:
+        return [_ABSURD]
 
 
 def what_decay_did(found: Examination) -> list[str]:
     """Return sentences about rounding, norms and equilibrium."""
     said = []
-    if any(g.meaning == "adaptive l2" and g.weight_decay for g in found.groups):
+    if found.diagnosis.verdict == "not finite":
+        said.append(describe(found.diagnosis).splitlines()[0])
+    elif any(g.meaning == "adaptive l2" and g.weight_decay for g in found.groups):
         said.append(
             "Adam's weight_decay is an L2 penalty, divided by the size of the gradient: what it removed from each "
             "weight is not known, and differs from weight to weight."
@@ -158,7 +163,7 @@ def what_to_change(found: Examination) -> list[str]:
     try:
         passed = own.explained().timescales_in_run
         options = own.candidates()
-    except DecaylabError:
+    except (DecaylabError, OverflowError):
         passed, options = math.inf, ()
     if passed < IDLE_TIMESCALES and options:
         listed = ", ".join(f"{format_number(c.weight_decay, 2)} ({c.because})" for c in options)
@@ -172,8 +177,12 @@ def what_to_change(found: Examination) -> list[str]:
             f"Decay passed {format_number(passed, 3)} timescales; whether more or less is better only runs can tell."
         )
     schedule = own.schedule.kind if own.schedule.kind in ("cosine", "linear") else "constant"
+    length = max(own.steps, found.total_steps or 0)
+    if length < _SHORTEST_TUNED:
+        said.append(f"A run of {length:,} steps is short enough to try other values whole, with three seeds each.")
+        return said
     said.append(
-        f"To decide it: decaylab tune --steps {own.steps} --lr {own.lr:g} --weight-decay {own.weight_decay:g} "
+        f"To decide it: decaylab tune --steps {length} --lr {own.lr:g} --weight-decay {own.weight_decay:g} "
         f"--schedule {schedule} -- python train.py --lr {{lr}} --weight-decay {{weight_decay}} --max-steps {{steps}} "
         "--seed {seed}"
     )
