@@ -63,3 +63,11 @@ def test_the_diagnosis_of_watch_from_what_a_run_recorded():
     assert "Decay is idle" in diagnosis(_run(weight_decay=1e-4), _table([1.0, 1.0, 1.0, 1.0]), 200)
     assert diagnosis(_run("cautious"), _table([1.0]), 50) == ""
     assert diagnosis(_run(), _table([]), 200) == ""
+
+
+@pytest.mark.parametrize("rule", ["follow_norms", "FixNorm", "sphere-projection", "mine.py:Rule"])
+def test_a_rule_that_acts_without_a_coefficient_is_not_called_no_decay(rule):
+    table = pd.DataFrame([(s, "weights/norm", 5.0) for s in (50, 100, 200)], columns=["step", "key", "value"])
+    assert diagnosis(_run(rule, 0.0), table, 200) == ""
+    assert diagnosis(_run("scheduled", 0.0), table, 200).startswith("No weight decay is in force.")
+    assert diagnosis(_run("loss-l2", 0.0), table, 200).startswith("No weight decay is in force.")

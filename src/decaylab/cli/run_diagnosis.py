@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from decaylab.config.schema import AnyRun, LanguageRun
+from decaylab.config.validation import LOSS_PENALTIES
 from decaylab.conventions import step_decay
+from decaylab.decay.registry import TABLE, canonical
 from decaylab.errors import DecaylabError
 from decaylab.monitor.thresholds import STRONG_TIMESCALE
 from decaylab.schedules import values
@@ -62,7 +64,7 @@ def diagnosis(config: AnyRun, table: pd.DataFrame, total_steps: int) -> str:
     if own.empty or total_steps < 1:
         return ""
     share = decay_by_step(config, total_steps)
-    if share is None and config.decay.weight_decay:
+    if share is None and (config.decay.weight_decay or not _rests_at_zero(config.decay.rule)):
         return ""
     from decaylab.monitor.diagnosis import diagnose
     from decaylab.monitor.text import describe
@@ -82,6 +84,11 @@ def diagnosis(config: AnyRun, table: pd.DataFrame, total_steps: int) -> str:
                 record |= {f"timescale/passed{suffix}": float(passed[here]), f"timescale/steps{suffix}": float(steps)}
         records.append(record)
     return describe(diagnose(records))
+
+
+def _rests_at_zero(rule: str) -> bool:
+    """Whether a rule does nothing at weight_decay 0: rules of norm control have none and act all the same."""
+    return rule in LOSS_PENALTIES or (canonical(rule) in TABLE and TABLE[canonical(rule)].scheduled)
 
 
 def too_strong(config: AnyRun) -> str:
