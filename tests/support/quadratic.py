@@ -21,6 +21,15 @@ def alike(weight_decay, lr, steps, seed):
     return 3 - 0.1 * math.log(steps) + 0.01 * math.log1p(x) ** 1.5 + own
 
 
+def overfits(weight_decay, lr, steps, seed):
+    """Runs that are too short to overfit are harmed by any decay; longer ones are best at 3 timescales."""
+    x = lr * weight_decay * steps
+    long = 1 / (1 + (1500 / steps) ** 12)
+    own = random.Random(f"{seed} {weight_decay:.6g} {steps}").gauss(0, 0.002)
+    harm, bowl = 0.3 * math.log1p(x), 0.02 * math.log((x + 0.05) / 3.05) ** 2
+    return 3 - 0.1 * math.log(steps) + (1 - long) * harm + long * bowl + own
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     for name, kind in (("lr", float), ("wd", float), ("steps", int), ("seed", int)):

@@ -38,6 +38,12 @@ def test_where_decay_does_not_help_it_says_so(tmp_path):
     assert "does not lower the loss" in answer.sentence and answer.alike[0] == 0.0
 
 
+def test_short_runs_that_decay_only_harms_do_not_place_the_optimum(tmp_path):
+    answer = _tune(quadratic.overfits, tmp_path, budget=3)
+    assert answer.verdict == "found" and answer.weight_decay.low < 3 / 32 < answer.weight_decay.high
+    assert answer.weight_decay.value == pytest.approx(3 / 32, rel=0.6)
+
+
 def test_a_search_goes_on_from_what_was_trained(tmp_path):
     calls = []
 

@@ -108,6 +108,7 @@ class Search:
         self._results: dict[str, Result] = {}
         self._began = time.monotonic()
         self._predicted: float | None = None
+        self._placed = False  # whether some rung so far has an optimum above no decay
 
     def run(self) -> Answer:
         """Search, and return the answer."""
@@ -134,18 +135,33 @@ class Search:
                 break
             results += self._train([more], rung)
         self._rungs.append(results)
-        usable = [r for r in map(self._as_rung, self._rungs) if r is not None]
+        pairs = [(one, self._as_rung(one)) for one in self._rungs]
+        # Where every decay is worse than none there is no minimum to place: a short run that has yet to overfit, say,
+        # would put the longer ones' optimum near 0. All rungs count while there is no other.
+        helped = [fitted for one, fitted in pairs if fitted is not None and self._decay_helps(one)]
+        self._placed = bool(helped)
+        usable = helped or [fitted for _, fitted in pairs if fitted is not None]
         if not usable:
             raise DecaylabError(f"at {rung.steps:,} steps fewer than three settings ended with a number: lower --lr")
         now = fit.optimum(usable, self._plan.names)
         self._say(f"T/{1 / rung.share:.0f}: {len(results)} runs of {rung.steps:,} steps; {self._in_words(now)}")
         return now
 
+    def _decay_helps(self, results: Sequence[Result]) -> bool:
+        """Whether some decay's mean on a rung is below that of none; yes where there is no such comparison."""
+        if self._plan.names != ("x",):
+            return True
+        means: dict[float, float] = {}
+        for value in {r.point.weight_decay for r in results}:
+            losses = [r.value for r in results if r.point.weight_decay == value]
+            means[value] = math.fsum(losses) / len(losses)
+        return 0.0 not in means or any(mean < means[0.0] for value, mean in means.items() if value > 0)
+
     def _candidates(self, rung: design.Rung, estimate: fit.Optimum | None) -> list[tuple[float, float]]:
         """Return pairs (lr, weight decay)."""
         plan = self._plan
         lrs, place = [plan.peak], None
-        if estimate is not None and not bool(np.any(estimate.high - estimate.low > _WIDE)):
+        if estimate is not None and self._placed and not bool(np.any(estimate.high - estimate.low > _WIDE)):
             place = estimate.centre + estimate.drift[:, 0] * math.log(rung.share)
         if isinstance(plan.lr, tuple):
             low, high = plan.lr
