@@ -75,6 +75,11 @@ GLOSSARY: tuple[Term, ...] = (
         forms=("rotational equilibrium",),
     ),
     Term(
+        name="false-discovery rate",
+        text="Expected share of false ones among the claims of a page that hold. Benjamini and Hochberg's correction "
+        "keeps it at 5 % by asking more of each claim the more of them are tested.",
+    ),
+    Term(
         name="g",
         text="Hedges' g, the effect size: mean of the paired differences over their standard deviation, corrected for "
         "few seeds. 0.2 is small beside the noise between seeds, 0.8 large.",
@@ -100,6 +105,12 @@ GLOSSARY: tuple[Term, ...] = (
         name="nats",
         text="Unit of a cross-entropy with the natural logarithm; 1 nat is 1.44 bits, and perplexity is e to it.",
         forms=("nat",),
+    ),
+    Term(
+        name="norm twin",
+        text="A run without decay whose weight tensors are rescaled after every step to the norms that they have in "
+        "another run with decay: what it lacks of that run's effect is not an effect of norms.",
+        forms=("norm twins",),
     ),
     Term(
         name="paired by seed",
