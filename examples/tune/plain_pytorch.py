@@ -1,4 +1,4 @@
-"""A plain training loop that `decaylab tune` can drive: noisy labels of a random teacher, few examples."""
+"""A plain training loop that `decaylab tune` can drive: noisy labels of a random teacher."""
 
 import argparse
 import json
@@ -17,8 +17,8 @@ args = parser.parse_args()
 
 task = torch.Generator().manual_seed(0)  # the task is the same in every run
 teacher = torch.randn(20, 5, generator=task)
-x, x_test = torch.randn(300, 20, generator=task), torch.randn(2000, 20, generator=task)
-y = (x @ teacher + 3 * torch.randn(300, 5, generator=task)).argmax(1)
+x, x_test = torch.randn(20_000, 20, generator=task), torch.randn(2000, 20, generator=task)
+y = (x @ teacher + 3 * torch.randn(20_000, 5, generator=task)).argmax(1)
 y_test = (x_test @ teacher + 3 * torch.randn(2000, 5, generator=task)).argmax(1)
 
 torch.manual_seed(args.seed)  # initialisation and the order of the data
@@ -28,7 +28,7 @@ for step in range(args.steps):
     lr = args.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * step / args.steps)))  # the whole schedule ends at --steps
     for group in optimizer.param_groups:
         group["lr"] = lr
-    batch = torch.randint(0, 300, (32,))
+    batch = torch.randint(0, 20_000, (32,))
     optimizer.zero_grad()
     cross_entropy(model(x[batch]), y[batch]).backward()
     optimizer.step()

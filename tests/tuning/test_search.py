@@ -42,6 +42,9 @@ def test_short_runs_that_decay_only_harms_do_not_place_the_optimum(tmp_path):
     answer = _tune(quadratic.overfits, tmp_path, budget=3)
     assert answer.verdict == "found" and answer.weight_decay.low < 3 / 32 < answer.weight_decay.high
     assert answer.weight_decay.value == pytest.approx(3 / 32, rel=0.6)
+    assert "as it did up to there" in " ".join(answer.assumed)  # two lengths show an optimum
+    alike = _tune(quadratic.alike, tmp_path, name="alike", storage=tmp_path / "alike.journal")
+    assert any("its exponent is the prior's" in text for text in alike.assumed)
 
 
 def test_a_search_goes_on_from_what_was_trained(tmp_path):

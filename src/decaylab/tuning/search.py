@@ -108,7 +108,7 @@ class Search:
         self._results: dict[str, Result] = {}
         self._began = time.monotonic()
         self._predicted: float | None = None
-        self._placed = False  # whether some rung so far has an optimum above no decay
+        self._placed = 0  # rungs so far that have an optimum above no decay
 
     def run(self) -> Answer:
         """Search, and return the answer."""
@@ -139,7 +139,7 @@ class Search:
         # Where every decay is worse than none there is no minimum to place: a short run that has yet to overfit, say,
         # would put the longer ones' optimum near 0. All rungs count while there is no other.
         helped = [fitted for one, fitted in pairs if fitted is not None and self._decay_helps(one)]
-        self._placed = bool(helped)
+        self._placed = len(helped)
         usable = helped or [fitted for _, fitted in pairs if fitted is not None]
         if not usable:
             raise DecaylabError(f"at {rung.steps:,} steps fewer than three settings ended with a number: lower --lr")
@@ -277,7 +277,14 @@ class Search:
             yield f"the mean of the learning rate is {self._plan.mean:g} of its peak (--schedule)"
         if self._rungs:
             longest = self._design.rungs[-1].steps
-            yield f"the optimum moves from {longest:,} to {self._plan.steps:,} steps as it did up to there"
+            if self._plan.tune_weight_decay and self._placed < 2:
+                yield (
+                    f"how the optimum moves from {longest:,} to {self._plan.steps:,} steps: fewer than two lengths "
+                    "show one, so its exponent is the prior's (a share of the run, or Power Lines), which many "
+                    "epochs over the same few data may break; --confirm or a larger --budget would show it"
+                )
+            else:
+                yield f"the optimum moves from {longest:,} to {self._plan.steps:,} steps as it did up to there"
 
     def _in_words(self, estimate: fit.Optimum) -> str:
         parts = []
