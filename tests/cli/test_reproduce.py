@@ -10,7 +10,7 @@ from decaylab.store.store import Store
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(240)
 def test_every_experiment_runs_and_the_second_time_nothing_is_trained(tmp_path, capsys):
     store, out = str(tmp_path / "runs.db"), tmp_path / "page"
     command = ["reproduce", "all", "--budget", "smoke", "--store", store, "--out", str(out)]
