@@ -59,7 +59,8 @@ def test_a_rule_states_the_share_of_its_convention_and_takes_it(name):
 def test_every_rule_of_the_table_states_its_terms(name):
     weight = nn.Parameter(torch.randn(4, 5))
     optimizer = torch.optim.AdamW([weight], lr=0.01, weight_decay=0.0)
-    handle = decay.attach(optimizer, decay.build(name, 0.001 if TABLE[name].scheduled else None))
+    options = {"norms": torch.ones(1, 1)} if name == "follow_norms" else {}
+    handle = decay.attach(optimizer, decay.build(name, 0.001 if TABLE[name].scheduled else None, **options))
     terms = handle.terms(0, optimizer.param_groups[0])
     assert terms is not None and terms.target in ("zero", "anchor", "norm")
     assert terms.coupled > 0 or terms.share > 0 or math.isnan(terms.share)

@@ -31,7 +31,8 @@ def _train(net, optimizer, steps=40, begin=0):
 
 
 def _rule(name):
-    return decay.build(name, STRONG.get(name, 0.1) if TABLE[name].scheduled else None)
+    options = {"norms": torch.ones(1, sum(p.dim() > 1 for p in _net().parameters()))} if name == "follow_norms" else {}
+    return decay.build(name, STRONG.get(name, 0.1) if TABLE[name].scheduled else None, **options)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])

@@ -71,9 +71,9 @@ def _own(name: str, reference: str) -> Experiment:
         raise DecaylabError(f"{name}: {error}") from error
     if not isinstance(found, Experiment):
         raise DecaylabError(f"{name} is no experiment: expected EXPERIMENT = decaylab.experiments.Experiment(...)")
-    _REFERENCES[found.id] = name
     if found.id in MODULES:
         raise DecaylabError(f"{name} declares the id {found.id!r}, which is that of an experiment of decaylab's")
+    _REFERENCES[found.id] = name
     return found
 
 
