@@ -69,6 +69,7 @@ def test_the_trainer_script_tunes_itself(tmp_path, monkeypatch):
         return type("Answer", (), {"lines": lambda self: ["use weight decay 0.1"]})()
 
     monkeypatch.setattr("decaylab.integrations.trainer_search.tune_trainer", tuned)
+    monkeypatch.setattr("decaylab.integrations.tune_trainer", tuned, raising=False)  # where it was loaded before
     monkeypatch.setattr(sys, "argv", ["trainer.py", "--budget", "3", "--out", str(tmp_path)])
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
