@@ -77,7 +77,8 @@ class Kit:
         lines = self._rows(section)
         found = {"status": ended, "seconds": round(time.monotonic() - began, 1), "rows": lines}
         if ended != "done" or not all(row.get("ok", True) for row in lines):
-            found["log"] = self._log(section).read_text(errors="replace")[-12_000:].splitlines()
+            said = self._log(section).read_text(errors="replace")[-12_000:]
+            found["log"] = said.replace(f"{Path(__file__).parents[1]}/", "").splitlines()  # no folder of this machine
         for row in [row for row in lines if row["kind"] == "hardware"]:
             if not self.results["hardware"]:
                 self._begin(row["value"])
