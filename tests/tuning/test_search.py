@@ -29,7 +29,9 @@ def test_the_weight_decay_is_found_with_an_interval(tmp_path):
     assert answer.cost["full_runs"] == pytest.approx(sum(t.steps for t in answer.trials) / 32_000, abs=0.1)
     shown = json.loads(answer.as_json())
     assert shown["schema"] == 1 and shown["weight_decay"]["value"] == answer.weight_decay.value
-    assert f"{len(shown['trials'])}" and all(key in shown for key in ("verdict", "sentence", "assumed", "cost"))
+    assert len(shown["trials"]) == len(answer.trials) and all(
+        key in shown for key in ("verdict", "sentence", "assumed", "cost")
+    )
 
 
 def test_where_decay_does_not_help_it_says_so(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -185,8 +184,3 @@ def _mlflow(uri: str, name: str) -> Iterator[dict[str, Any]]:
     experiments = [e.experiment_id for e in client.search_experiments()]
     for run in reversed(client.search_runs(experiments, max_results=50)):
         yield dict(run.data.metrics)
-
-
-def finite(value: float) -> bool:
-    """Whether a metric is a number that a fit can use: a diverged run's is not."""
-    return math.isfinite(value)
